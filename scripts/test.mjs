@@ -1,0 +1,29 @@
+// `npm test`: provides what the tests need (Debian packages, when root), builds, and runs every
+// test but the lab's under Node's own runner. Arguments select test files by a part of their path.
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { provide } from './packages.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const filters = process.argv.slice(2);
+
+provide(['gcc', 'libc6-dev', 'linux-libc-dev', 'libxen-dev', 'xenstore-utils', 'chromium']);
+const built = spawnSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' });
+if (built.status !== 0) process.exit(built.status ?? 1);
+
+const files = readdirSync(`${root}dist/test`, { recursive: true })
+  .filter((name) => name.endsWith('.test.js'))
+  .filter((name) => filters.length === 0 || filters.some((part) => name.includes(part)))
+  .map((name) => `dist/test/${name}`)
+  .sort();
+if (files.length === 0) {
+  process.stderr.write(`no test file matches ${filters.join(' ')}\n`);
+  process.exit(2);
+}
+const run = spawnSync(
+  process.execPath,
+  ['--enable-source-maps', '--expose-gc', '--test', '--test-reporter=spec', ...files],
+  { cwd: root, stdio: 'inherit' },
+);
+process.exit(run.status ?? 1);
