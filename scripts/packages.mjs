@@ -5,8 +5,8 @@ import { spawnSync } from 'node:child_process';
 /** The packages of `names` that dpkg does not report as installed. */
 function missing(names) {
   return names.filter((name) => {
-    const query = spawnSync('dpkg-query', ['-W', '-f=${db:Status-Status}', name]);
-    return query.status !== 0 || query.stdout.toString() !== 'installed';
+    const query = spawnSync('dpkg-query', ['--status', name]);
+    return query.status !== 0 || !query.stdout.includes('Status: install ok installed');
   });
 }
 
@@ -24,7 +24,8 @@ export function provide(names) {
   }
   process.stderr.write(`installing: ${absent.join(' ')}\n`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const run = (...args) => spawnSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  const run = (...args) =>
+    spawnSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
   run('update', '-q');
   if (run('install', '-y', '-q', '--no-install-recommends', ...absent).status !== 0) {
     process.stderr.write(`could not install what the tests need: ${remedy}\n`);

@@ -1,0 +1,140 @@
+// The C library, by FFI: the only door to system calls that Node does not offer. Loaded on first use,
+// so that programs which touch no memory mapping or device run without any native part.
+//
+// Invariant: errno is read by the very next statement after the call (an allocation in between may
+// make the runtime do system calls of its own), and every failure leaves here as a `SysError`.
+
+import koffi from 'koffi';
+import { SysError } from '../runtime/errors.ts';
+
+export const PROT_NONE = 0;
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
+export const MAP_PRIVATE = 0x02;
+export const MAP_FIXED = 0x10;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_NORESERVE = 0x4000;
+export const MFD_CLOEXEC = 1;
+export const FALLOC_FL_KEEP_SIZE = 1;
+export const FALLOC_FL_PUNCH_HOLE = 2;
+export const O_RDWR = 2;
+export const O_CLOEXEC = 0o2000000;
+
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/** What went on when a call failed, for its `SysError`. */
+export interface CallContext {
+  readonly context: string;
+  readonly remedy?: string;
+}
+
+function load() {
+  const libc = koffi.load('libc.so.6');
+  return {
+    mmap: libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)'),
+    munmap: libc.func('int munmap(uintptr_t, size_t)'),
+    memfd_create: libc.func('int memfd_create(const char *, unsigned int)'),
+    ftruncate: libc.func('int ftruncate(int, int64_t)'),
+    fallocate: libc.func('int fallocate(int, int, int64_t, int64_t)'),
+    ioctl: libc.func('int ioctl(int, unsigned long, void *)'),
+    open: libc.func('int open(const char *, int)'),
+    close: libc.func('int close(int)'),
+  };
+}
+
+let loaded: ReturnType<typeof load> | undefined;
+
+function libc(): ReturnType<typeof load> {
+  loaded ??= load();
+  return loaded;
+}
+
+const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
+
+function fail(call: string, errno: number, { context, remedy }: CallContext): never {
+  const errnoName = errnoNames.get(errno) ?? `errno ${errno}`;
+  throw new SysError({ call, errnoName, context, ...(remedy === undefined ? {} : { remedy }) });
+}
+
+export interface MmapRequest extends CallContext {
+  /** 0n lets the kernel choose; otherwise used with MAP_FIXED. */
+  readonly address: bigint;
+  readonly length: number;
+  readonly prot: number;
+  readonly flags: number;
+  readonly fd: number;
+  readonly offset: number;
+}
+
+/** mmap(2). @returns the address @throws SysError */
+export function mmap(request: MmapRequest): bigint {
+  const { address, length, prot, flags, fd, offset } = request;
+  const result = libc().mmap(address, length, prot, flags, fd, offset);
+  const errno = koffi.errno();
+  const mapped = BigInt(result);
+  return mapped === MAP_FAILED ? fail('mmap', errno, request) : mapped;
+}
+
+/** munmap(2). @throws SysError */
+export function munmap(address: bigint, length: number, context: CallContext): void {
+  const result = libc().munmap(address, length);
+  const errno = koffi.errno();
+  if (result < 0) fail('munmap', errno, context);
+}
+
+/** memfd_create(2), close-on-exec. @returns the file descriptor @throws SysError */
+export function memfdCreate(name: string, context: CallContext): number {
+  const fd = libc().memfd_create(name, MFD_CLOEXEC);
+  const errno = koffi.errno();
+  return fd < 0 ? fail('memfd_create', errno, context) : fd;
+}
+
+/** ftruncate(2). @throws SysError */
+export function ftruncate(fd: number, length: number, context: CallContext): void {
+  const result = libc().ftruncate(fd, length);
+  const errno = koffi.errno();
+  if (result < 0) fail('ftruncate', errno, context);
+}
+
+/** Gives the pages of a stretch of a memfd back: they read as zeros afterwards. @throws SysError */
+export function punchHole(
+  fd: number,
+  { offset, length }: { offset: number; length: number },
+  context: CallContext,
+): void {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const result = libc().fallocate(fd, mode, offset, length);
+  const errno = koffi.errno();
+  if (result < 0) fail('fallocate(PUNCH_HOLE)', errno, context);
+}
+
+/** ioctl(2) with a structure; the kernel may write into `argument`. @returns its result @throws SysError */
+export function ioctl(
+  fd: number,
+  { name, number, argument }: { name: string; number: number; argument: Uint8Array },
+  context: CallContext,
+): number {
+  const result = libc().ioctl(fd, number, argument);
+  const errno = koffi.errno();
+  return result < 0 ? fail(`ioctl ${name}`, errno, context) : result;
+}
+
+/** open(2) of a device, read-write, close-on-exec. @returns the file descriptor @throws SysError */
+export function openDevice(path: string, context: CallContext): number {
+  const fd = libc().open(path, O_RDWR | O_CLOEXEC);
+  const errno = koffi.errno();
+  return fd < 0 ? fail(`open ${path}`, errno, context) : fd;
+}
+
+/** close(2). @throws SysError */
+export function close(fd: number, context: CallContext): void {
+  const result = libc().close(fd);
+  const errno = koffi.errno();
+  if (result < 0) fail('close', errno, context);
+}
+
+/** The bytes of this process at `address`, not copied. Whoever asks keeps the mapping alive. */
+export function viewOf(address: bigint, length: number): ArrayBuffer {
+  return koffi.view(address, length);
+}

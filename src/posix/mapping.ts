@@ -1,0 +1,114 @@
+// A stretch of this process's address space that shows pages of files (memfds, device memory), as one
+// contiguous view however scattered the pages are.
+//
+// Invariants (law 6: JavaScript never sees freed memory):
+// - Disposing puts private zero pages over the range at once: a view that some closure still holds then
+//   reads zeros, and what it writes reaches nobody.
+// - The addresses go back to the system only after the garbage collector has seen that no view exists.
+// - A read-only mapping must not be written through its view: the processor would stop the process.
+
+import assert from 'node:assert/strict';
+import {
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_NORESERVE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  mmap,
+  munmap,
+  PROT_NONE,
+  PROT_READ,
+  PROT_WRITE,
+  viewOf,
+} from './libc.ts';
+
+export const PAGE_SIZE = 4096;
+
+/** The kernel's bound on mappings of one process (vm.max_map_count) is what large scattered buffers meet. */
+const MAP_COUNT_REMEDY = 'raise vm.max_map_count (sysctl) or free memory';
+
+/** Which pages of which file to show where in a mapping; all counts are pages. */
+export interface Placement {
+  readonly fd: number;
+  /** Byte offset in the file; a multiple of the page size. */
+  readonly offset: number;
+  /** First page of the mapping to cover. */
+  readonly atPage: number;
+  readonly pages: number;
+  readonly writable: boolean;
+}
+
+interface AddressRange {
+  readonly address: bigint;
+  readonly length: number;
+}
+
+const unreachable = new FinalizationRegistry<AddressRange>(({ address, length }) => {
+  munmap(address, length, { context: 'giving back the addresses of a closed mapping' });
+});
+
+export class Mapping implements Disposable {
+  readonly address: bigint;
+  readonly pages: number;
+  readonly #bytes: Uint8Array;
+  #open = true;
+
+  /** Reserves addresses for `pages` pages; nothing may touch them before they are placed. */
+  constructor(pages: number) {
+    assert(Number.isInteger(pages) && pages > 0, `a mapping of ${pages} pages`);
+    this.pages = pages;
+    const length = pages * PAGE_SIZE;
+    this.address = mmap({
+      address: 0n,
+      length,
+      prot: PROT_NONE,
+      flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+      fd: -1,
+      offset: 0,
+      context: `reserving addresses for ${pages} pages`,
+    });
+    const buffer = viewOf(this.address, length);
+    unreachable.register(buffer, { address: this.address, length });
+    this.#bytes = new Uint8Array(buffer);
+  }
+
+  /** The mapped bytes. @throws AssertionError after dispose: using a closed mapping is our bug */
+  get bytes(): Uint8Array {
+    assert(this.#open, 'use of a closed mapping');
+    return this.#bytes;
+  }
+
+  get closed(): boolean {
+    return !this.#open;
+  }
+
+  /** Shows pages of a file in a part of the mapping. @throws SysError */
+  place({ fd, offset, atPage, pages, writable }: Placement): void {
+    assert(this.#open && atPage >= 0 && pages > 0 && atPage + pages <= this.pages);
+    mmap({
+      address: this.address + BigInt(atPage * PAGE_SIZE),
+      length: pages * PAGE_SIZE,
+      prot: writable ? PROT_READ | PROT_WRITE : PROT_READ,
+      flags: MAP_SHARED | MAP_FIXED,
+      fd,
+      offset,
+      context: `mapping ${pages} pages at page ${atPage} of ${this.pages}`,
+      remedy: MAP_COUNT_REMEDY,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    mmap({
+      address: this.address,
+      length: this.pages * PAGE_SIZE,
+      prot: PROT_READ | PROT_WRITE,
+      flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+      fd: -1,
+      offset: 0,
+      context: `revoking a mapping of ${this.pages} pages`,
+      remedy: MAP_COUNT_REMEDY,
+    });
+  }
+}

@@ -1,0 +1,55 @@
+// What a backend's device class (displays, input) gives to the xenbus machinery, and what it gets.
+//
+// The machinery owns the states (xenbus.h: Initialising .. Closed) and the order of things; a driver
+// only says what to announce before the frontend starts and what to build when it has published.
+
+import type { Logger } from '../../runtime/runtime.ts';
+import type { Scope } from '../../runtime/scope.ts';
+import type { Domain } from '../domain.ts';
+import type { DomId } from '../ids.ts';
+import type { Untrusted } from '../untrusted.ts';
+
+/** One guest, as its devices' backends see it. */
+export interface GuestContext {
+  readonly domid: DomId;
+  /** What we hold through it is charged to this guest. */
+  readonly domain: Domain;
+  /** Closes when the guest is gone; devices live in scopes inside. */
+  readonly scope: Scope;
+  readonly log: Logger;
+}
+
+/** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */
+export interface BackendDevice {
+  readonly guest: GuestContext;
+  readonly type: string;
+  readonly devid: number;
+  readonly backendPath: string;
+  /** From our own backend node, never from what the guest wrote (XSA-175). */
+  readonly frontendPath: string;
+  readonly log: Logger;
+  /** A node of our own directory, written by the toolstack or by us; `key` may have slashes. */
+  readBackend(key: string): Promise<string | undefined>;
+  writeBackend(key: string, value: string): Promise<void>;
+  /** A node of the frontend's directory: whatever the guest wrote, limited in length. */
+  readFrontend(key: string): Promise<Untrusted<string> | undefined>;
+  /**
+   * Gives up on this connection: writes the reason to the device's `error` node, releases everything
+   * the connection held and goes Closing, Closed, then waits for the frontend to start anew.
+   * Safe to call at any time, also from an event handler; only the first call of a connection counts.
+   */
+  fail(error: Error): void;
+}
+
+export interface BackendDriver {
+  /** Directory name below `backend/`, as `vdispl`. */
+  readonly type: string;
+  /** Writes what the frontend may read before it publishes (versions, features); InitWait follows. */
+  announce(device: BackendDevice): Promise<void>;
+  /**
+   * The frontend has published its side (Initialised, or Connected for frontends that do not wait).
+   * Reads it, maps and binds, and registers all of it in `scope`, whose closing is the disconnect.
+   * Connected follows. @throws ProtocolViolation when what the guest published is unusable
+   */
+  connect(device: BackendDevice, scope: Scope): Promise<void>;
+}
