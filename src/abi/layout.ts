@@ -3,8 +3,8 @@
 // reader and writer, accessors for hot paths, and the documentation.
 // Offsets are written out, because people compare them with headers and dumps, and checked against
 // C's rules for LP64 when the module loads, so a wrong table cannot be used.
-// A writer writes every byte of its struct: reserved fields and the compiler's holes become zero,
-// so that nothing of an earlier message or of another guest leaks to the reader.
+// A writer writes every byte of its struct up to a tail: reserved fields and the compiler's holes
+// become zero, so that nothing of an earlier message or of another guest leaks to the reader.
 import { type Access, i8, i16, i32, pointer, type Scalar, u8, u16, u32, u64 } from './scalars.ts';
 
 export { type Access, i8, i16, i32, pointer, type Scalar, u8, u16, u32, u64 };
@@ -94,7 +94,7 @@ interface Aggregate<F extends FieldSpecs, R, W> extends Type<R, W> {
   readonly fields: FieldsOf<F>;
   /** Reads the whole at `at` into a fresh value. */
   readonly read: (view: DataView, at: number) => R;
-  /** Writes the whole at `at`, every byte of it; throws RangeError on a value that does not fit. */
+  /** Writes the whole at `at`, every byte but a tail's; throws RangeError on a value that does not fit. */
   readonly write: (view: DataView, at: number, value: W) => void;
 }
 export interface Struct<F extends FieldSpecs> extends Aggregate<F, StructValue<F>, StructInput<F>> {
@@ -112,7 +112,14 @@ export type AnyLayout = AnyType & {
   readonly name: string;
   readonly doc: string;
   readonly specs: FieldSpecs;
+  readonly read: (view: DataView, at: number) => unknown;
+  readonly write: (view: DataView, at: number, value: never) => void;
 };
+
+/** Whether `value` is a declared struct or union. */
+export function isLayout(value: unknown): value is AnyLayout {
+  return typeof value === 'object' && value !== null && 'specs' in value;
+}
 
 /** The name of a struct or union that C leaves without a tag. */
 export const ANONYMOUS = '';
@@ -123,7 +130,7 @@ export function bytes(length: number): Bytes {
 }
 
 /** Reserved or padding field, one element or `count` of them. */
-export function reserved(element: Scalar<number>, count = 1): Reserved {
+export function reserved(element: Scalar<number> | Scalar<bigint>, count = 1): Reserved {
   const size = element.size * count;
   return {
     kind: 'reserved',
@@ -280,14 +287,18 @@ function bytesAccess(offset: number, length: number): Access<Uint8Array> {
   };
 }
 
-/** The bytes of a struct that no field covers: the compiler's holes, as [offset, length]. */
+/**
+ * The bytes of a struct that no field covers, the compiler's holes, as [offset, length]. Behind a
+ * tail there is none: what looks like one are the tail's further elements.
+ */
 function holesOf(specs: FieldSpecs, size: number): [number, number][] {
   const holes: [number, number][] = [];
   let end = 0;
-  for (const [offset, type] of [...Object.values(specs), [size, { size: 0 }] as const]) {
+  for (const [offset, type] of Object.values(specs)) {
     if (offset > end) holes.push([end, offset - end]);
-    end = offset + type.size;
+    end = isTail(type) ? size : offset + type.size;
   }
+  if (size > end) holes.push([end, size - end]);
   return holes;
 }
 
