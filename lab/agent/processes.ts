@@ -1,0 +1,102 @@
+// Processes of dom0, by name: those that run to their end while someone waits, and those left running
+// with a log file. A process group each, so that stopping one takes its children along.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import type { ProcessState, RunRequest, RunResult, StartRequest } from './protocol.ts';
+
+/** Output of a command beyond this is cut off, in bytes. */
+const OUTPUT_LIMIT_BYTES = 64 << 20;
+
+function collect(stream: NodeJS.ReadableStream): () => string {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  stream.on('data', (chunk: Buffer) => {
+    size += chunk.length;
+    if (size <= OUTPUT_LIMIT_BYTES) chunks.push(chunk);
+  });
+  return () => Buffer.concat(chunks).toString('utf8');
+}
+
+function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch (error) {
+    // The group ended by itself in the meantime: what was asked for is so.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Runs a command to its end; kills its whole group when `timeoutMs` has passed. */
+export function run(request: RunRequest): Promise<RunResult> {
+  const [program, ...args] = request.argv;
+  const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const stdout = collect(child.stdout);
+  const stderr = collect(child.stderr);
+  const expired = AbortSignal.timeout(request.timeoutMs);
+  const kill = () => signalGroup(child, 'SIGKILL');
+  expired.addEventListener('abort', kill, { once: true });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      expired.removeEventListener('abort', kill);
+      resolve({ code, signal, stdout: stdout(), stderr: stderr() });
+    });
+  });
+}
+
+/** The processes that were left running. */
+export class Processes {
+  readonly #children = new Map<string, ChildProcess>();
+
+  /** Starts one; throws when one of that name still runs or the program cannot be started. */
+  async start({ name, argv, environment }: StartRequest): Promise<ProcessState> {
+    if (!/^[\w.-]+$/.test(name)) throw new Error(`not a process name: ${name}`);
+    if (this.#children.has(name) && this.state(name).running) {
+      throw new Error(`${name} is already running`);
+    }
+    const log = openSync(`/var/log/${name}.log`, 'a');
+    const [program, ...args] = argv;
+    const child = spawn(program!, args, {
+      stdio: ['ignore', log, log],
+      detached: true,
+      env: { ...process.env, ...environment },
+    });
+    closeSync(log);
+    await new Promise((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', reject);
+    });
+    this.#children.set(name, child);
+    return this.state(name);
+  }
+
+  state(name: string): ProcessState {
+    const child = this.#find(name);
+    return {
+      pid: child.pid ?? 0,
+      running: child.exitCode === null && child.signalCode === null,
+      code: child.exitCode,
+      signal: child.signalCode,
+    };
+  }
+
+  /** Sends `signal` and waits for the end; after `timeoutMs` it is killed. */
+  async stop(name: string, options: { signal: NodeJS.Signals; timeoutMs: number }) {
+    const child = this.#find(name);
+    if (this.state(name).running) {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      signalGroup(child, options.signal);
+      const expired = AbortSignal.timeout(options.timeoutMs);
+      expired.addEventListener('abort', () => signalGroup(child, 'SIGKILL'), { once: true });
+      await ended;
+    }
+    return this.state(name);
+  }
+
+  #find(name: string): ChildProcess {
+    const child = this.#children.get(name);
+    if (child === undefined) throw new Error(`no process named ${name} was started`);
+    return child;
+  }
+}

@@ -1,0 +1,107 @@
+// dom0's whole file system, as one compressed archive that Linux unpacks into memory: Xen's tools, this
+// machine's Node and koffi, the lab's agent, and the guests' kernel and image. The daemon is not in
+// it: it is sent after the boot, so that a rebuilt daemon needs no new image.
+import { mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { build } from 'esbuild';
+import { command } from './command.ts';
+import { CpioWriter } from './cpio.ts';
+import { guestImage } from './guest-image.ts';
+import { addModules } from './kernel-modules.ts';
+import type { Progress, UnpackedPackages } from './packages.ts';
+import { DOM0_MODULES } from './recipe.ts';
+import { AGENT_ENTRY, DOM0_INIT, NODE_MODULES } from './sources.ts';
+
+/** Where things lie in dom0, for those who use them from outside. */
+export const DOM0_PATHS = {
+  agent: '/lab/agent.mjs',
+  guestKernel: '/lab/guest/vmlinuz',
+  guestImage: '/lab/guest/image',
+  /** Programs in it find koffi in the folder `node_modules` beside. */
+  daemon: '/opt/xen-zcopy',
+} as const;
+
+const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
+const FOLDERS = ['dev', 'proc', 'sys', 'root', 'tmp', 'run', 'var/log', 'var/lib'];
+const SYSTEM_FILES: Readonly<Record<string, string>> = {
+  'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
+  'etc/group': 'root:x:0:\n',
+  'etc/hosts': '127.0.0.1 localhost dom0\n',
+};
+
+/** The compiled agent and what it imports, as one module. */
+export async function bundledAgent(): Promise<string> {
+  const { outputFiles } = await build({
+    entryPoints: [AGENT_ENTRY],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    write: false,
+    logLevel: 'silent',
+  });
+  return outputFiles[0]!.text;
+}
+
+/**
+ * Puts in the node that runs us, without its symbols, and tries it with the image's own libraries:
+ * a node built for a newer C library than Debian 12's would only fail in dom0, far from here.
+ */
+async function addNode(archive: CpioWriter, folder: string, packages: UnpackedPackages) {
+  const node = `${folder}/node`;
+  await command(['strip', '-o', node, realpathSync(process.execPath)], { context: 'copying node' });
+  const loader = `${packages.dom0Root}/${LIBRARIES}/ld-linux-x86-64.so.2`;
+  const libraries = `${packages.dom0Root}/${LIBRARIES}`;
+  await command([loader, '--library-path', libraries, node, '-e', '0'], {
+    context: `${process.execPath} does not run with the libraries of Debian 12`,
+  });
+  archive.file('usr/bin/node', readFileSync(node), 0o755);
+}
+
+async function addBusybox(archive: CpioWriter, packages: UnpackedPackages) {
+  const list = await command([packages.busybox, '--list'], { context: 'asking busybox' });
+  for (const name of list.toString('utf8').trim().split('\n')) {
+    if (archive.has(`usr/bin/${name}`) || archive.has(`usr/sbin/${name}`)) continue;
+    archive.link(`usr/bin/${name}`, 'busybox');
+  }
+}
+
+async function addGuests(archive: CpioWriter, packages: UnpackedPackages) {
+  archive.file(DOM0_PATHS.guestKernel.slice(1), readFileSync(packages.kernel));
+  archive.file(DOM0_PATHS.guestImage.slice(1), await guestImage(packages));
+}
+
+/** Makes the image and leaves it at `path`. */
+export async function makeDom0Image(
+  path: string,
+  { packages, progress }: { packages: UnpackedPackages; progress: Progress },
+): Promise<void> {
+  progress("making dom0's image");
+  const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-dom0-`);
+  try {
+    const archive = new CpioWriter(`${folder}/dom0.cpio`);
+    archive.tree(packages.dom0Root, '');
+    for (const name of FOLDERS) archive.directory(name);
+    for (const [name, text] of Object.entries(SYSTEM_FILES)) archive.file(name, text);
+    archive.characterDevice('dev/console', 5, 1);
+    archive.file('init', readFileSync(DOM0_INIT), 0o755);
+    archive.file(DOM0_PATHS.agent.slice(1), await bundledAgent());
+    const daemonModules = `${DOM0_PATHS.daemon.slice(1)}/node_modules`;
+    archive.tree(`${NODE_MODULES}/koffi`, `${daemonModules}/koffi`);
+    archive.tree(`${NODE_MODULES}/@koromix`, `${daemonModules}/@koromix`);
+    await addNode(archive, folder, packages);
+    await addBusybox(archive, packages);
+    await addGuests(archive, packages);
+    await addModules(archive, {
+      modulesFolder: packages.modulesFolder,
+      release: packages.kernelRelease,
+      target: 'usr/lib/modules',
+      wanted: DOM0_MODULES,
+    });
+    archive.finish();
+    const compress = ['zstd', '-q', '-6', '-T0', `${folder}/dom0.cpio`, '-o', `${path}.partial`];
+    await command(compress, { context: "compressing dom0's image" });
+    renameSync(`${path}.partial`, path);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}

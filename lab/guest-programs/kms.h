@@ -1,0 +1,139 @@
+// What the drawing programs share: one connector of /dev/dri/card0 with its mode, and dumb buffers as
+// framebuffers. Plain ioctls (the headers of libdrm-dev), no library. Every failure ends the program with one
+// line on stderr.
+#ifndef KMS_H
+#define KMS_H
+
+#include <libdrm/drm.h>
+#include <libdrm/drm_fourcc.h>
+#include <libdrm/drm_mode.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MAX_OBJECTS 32
+
+struct screen {
+	int fd;
+	uint32_t connector;
+	uint32_t crtc;
+	struct drm_mode_modeinfo mode;
+};
+
+struct framebuffer {
+	uint32_t id;
+	uint32_t pitch;
+	uint32_t bytes_per_pixel;
+	uint64_t size;
+	uint8_t *pixels;
+};
+
+static inline void kms_fail(const char *what)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static inline void kms_ioctl(int fd, unsigned long request, void *argument, const char *what)
+{
+	while (ioctl(fd, request, argument) < 0)
+		if (errno != EINTR)
+			kms_fail(what);
+}
+
+/* Opens the card and takes its connector number `index`, with that connector's CRTC and first mode. */
+static inline struct screen kms_open(unsigned index)
+{
+	struct screen screen = { .fd = open("/dev/dri/card0", O_RDWR | O_CLOEXEC) };
+	uint32_t connectors[MAX_OBJECTS], crtcs[MAX_OBJECTS], encoders[MAX_OBJECTS];
+	struct drm_mode_modeinfo modes[MAX_OBJECTS];
+
+	if (screen.fd < 0)
+		kms_fail("/dev/dri/card0");
+	struct drm_mode_card_res resources = {
+		.connector_id_ptr = (uintptr_t)connectors, .count_connectors = MAX_OBJECTS,
+		.crtc_id_ptr = (uintptr_t)crtcs, .count_crtcs = MAX_OBJECTS,
+	};
+	kms_ioctl(screen.fd, DRM_IOCTL_MODE_GETRESOURCES, &resources, "GETRESOURCES");
+	if (index >= resources.count_connectors || index >= resources.count_crtcs) {
+		fprintf(stderr, "the card has %u connectors, not a number %u\n",
+			resources.count_connectors, index);
+		exit(1);
+	}
+	struct drm_mode_get_connector connector = {
+		.connector_id = connectors[index],
+		.modes_ptr = (uintptr_t)modes, .count_modes = MAX_OBJECTS,
+		.encoders_ptr = (uintptr_t)encoders, .count_encoders = MAX_OBJECTS,
+	};
+	kms_ioctl(screen.fd, DRM_IOCTL_MODE_GETCONNECTOR, &connector, "GETCONNECTOR");
+	if (connector.count_modes == 0) {
+		fprintf(stderr, "connector %u has no mode\n", index);
+		exit(1);
+	}
+	screen.connector = connectors[index];
+	screen.crtc = crtcs[index];
+	screen.mode = modes[0];
+	return screen;
+}
+
+/* The bits per pixel of a format by its FourCC in text; only those that xen-drm-front takes here. */
+static inline uint32_t kms_format(const char *name, uint32_t *bits_per_pixel)
+{
+	if (strcmp(name, "XR24") == 0) {
+		*bits_per_pixel = 32;
+		return DRM_FORMAT_XRGB8888;
+	}
+	if (strcmp(name, "RG16") == 0) {
+		*bits_per_pixel = 16;
+		return DRM_FORMAT_RGB565;
+	}
+	fprintf(stderr, "the format %s is neither XR24 nor RG16\n", name);
+	exit(2);
+}
+
+/* A dumb buffer as large as the mode, mapped, and a framebuffer of it. */
+static inline struct framebuffer kms_framebuffer(const struct screen *screen, const char *format)
+{
+	uint32_t bits_per_pixel;
+	uint32_t fourcc = kms_format(format, &bits_per_pixel);
+	struct drm_mode_create_dumb dumb = {
+		.width = screen->mode.hdisplay, .height = screen->mode.vdisplay, .bpp = bits_per_pixel,
+	};
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_CREATE_DUMB, &dumb, "CREATE_DUMB");
+
+	struct drm_mode_fb_cmd2 command = {
+		.width = dumb.width, .height = dumb.height, .pixel_format = fourcc,
+		.handles = { dumb.handle }, .pitches = { dumb.pitch },
+	};
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_ADDFB2, &command, "ADDFB2");
+
+	struct drm_mode_map_dumb map = { .handle = dumb.handle };
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_MAP_DUMB, &map, "MAP_DUMB");
+	void *pixels = mmap(NULL, dumb.size, PROT_READ | PROT_WRITE, MAP_SHARED, screen->fd, map.offset);
+
+	if (pixels == MAP_FAILED)
+		kms_fail("mmap of the dumb buffer");
+	return (struct framebuffer){
+		.id = command.fb_id, .pitch = dumb.pitch, .bytes_per_pixel = bits_per_pixel / 8,
+		.size = dumb.size, .pixels = pixels,
+	};
+}
+
+/* Sets the connector's mode with this framebuffer on it. */
+static inline void kms_show(const struct screen *screen, const struct framebuffer *framebuffer)
+{
+	struct drm_mode_crtc command = {
+		.crtc_id = screen->crtc, .fb_id = framebuffer->id,
+		.set_connectors_ptr = (uintptr_t)&screen->connector, .count_connectors = 1,
+		.mode = screen->mode, .mode_valid = 1,
+	};
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_SETCRTC, &command, "SETCRTC");
+}
+
+#endif

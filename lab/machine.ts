@@ -1,0 +1,214 @@
+// The Xen host: one QEMU process that boots the prepared image. Xen is QEMU's multiboot kernel, Linux
+// and dom0's file system are its two modules; there is no disk. QEMU cannot outlive this process.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { dirname } from 'node:path';
+import { messageOf } from '../src/runtime/errors.ts';
+import { type Runtime, sleep } from '../src/runtime/runtime.ts';
+import { AGENT_PORT } from './agent/protocol.ts';
+import { Dom0 } from './dom0.ts';
+import type { Prepared } from './prepare.ts';
+
+/**
+ * How dom0 and its guests run: `pv` has a PV dom0 and PV guests; `pvh-guests` adds what PVH guests under
+ * a PV dom0 need; `pvh-dom0` has a PVH dom0, which has no emulated PCI devices and so no network.
+ */
+export type MachineMode = 'pv' | 'pvh-guests' | 'pvh-dom0';
+
+export interface MachineOptions {
+  readonly prepared: Prepared;
+  readonly runtime: Runtime;
+  /** Where everything that Xen and dom0's kernel say goes. */
+  readonly serialLog: string;
+  readonly mode?: MachineMode;
+  /** The machine's whole memory. */
+  readonly memoryMib?: number;
+  /** The port of this machine's loopback that leads to dom0's port 8470; 0 or none: a free one. */
+  readonly daemonPort?: number;
+  /** Counts instructions for time (2 ns each), so that speeds do not depend on this machine's load. */
+  readonly countInstructions?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** The port of the daemon in dom0. */
+export const DAEMON_PORT = 8470;
+
+const DEFAULT_MEMORY_MIB = 4096;
+const DOM0_MEMORY_MIB = 2560;
+const BOOT_TIMEOUT_MS = 240_000;
+const POLL_INTERVAL_MS = 250;
+const STOP_TIMEOUT_MS = 10_000;
+/** How much of the serial log an error shows. */
+const SHOWN_LINES = 25;
+const FAILURE = /^lab: failed: /m;
+/** What init and the agent say when guests can be created and the agent can be asked. */
+const SIGNS_OF_LIFE = ['lab: Xen is up', 'lab: the agent listens'];
+
+const CPU: Record<MachineMode, string> = {
+  pv: 'qemu64',
+  'pvh-guests': 'qemu64,+svm,+npt',
+  'pvh-dom0': 'qemu64,+svm,+npt',
+};
+
+const TOKEN_BYTES = 16;
+
+/** A port of the loopback that nobody listens on now. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      const port = typeof address === 'object' && address !== null ? address.port : 0;
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+interface BootParameters {
+  readonly token: string;
+  readonly agentPort: number;
+  readonly daemonPort: number;
+}
+
+function qemuArguments(options: MachineOptions, parameters: BootParameters): string[] {
+  const { prepared, mode = 'pv', memoryMib = DEFAULT_MEMORY_MIB, countInstructions } = options;
+  const xen = [
+    'console=com1 com1=115200,8n1',
+    `dom0_mem=${DOM0_MEMORY_MIB}M,max:${DOM0_MEMORY_MIB}M`,
+    ...(mode === 'pvh-dom0' ? ['dom0=pvh dom0-iommu=none'] : []),
+  ];
+  const linux = `console=hvc0 rdinit=/init lab.token=${parameters.token}`;
+  const forwards = [
+    `hostfwd=tcp:127.0.0.1:${parameters.agentPort}-:${AGENT_PORT}`,
+    `hostfwd=tcp:127.0.0.1:${parameters.daemonPort}-:${DAEMON_PORT}`,
+  ];
+  const time = countInstructions
+    ? ['-accel', 'tcg,thread=single', '-icount', 'shift=1']
+    : ['-accel', 'tcg,thread=multi'];
+  return [
+    ...time,
+    ...['-cpu', CPU[mode], '-smp', '2', '-m', `${memoryMib}`],
+    ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${options.serialLog}`],
+    ...['-kernel', prepared.hypervisor, '-append', xen.join(' ')],
+    ...['-initrd', `${prepared.kernel} ${linux},${prepared.dom0Image}`],
+    // `restrict`: the machine can be reached through the two ports, and can reach nothing itself.
+    ...['-netdev', ['user,id=net,restrict=on', ...forwards].join(',')],
+    ...['-device', 'e1000,netdev=net,romfile='],
+  ];
+}
+
+/** A Xen host that runs. Closing it ends QEMU; nothing of it stays but the serial log. */
+export class Machine implements AsyncDisposable {
+  readonly dom0: Dom0;
+  /** The port of this machine's loopback that leads to the daemon's in dom0. */
+  readonly daemonPort: number;
+  readonly serialLog: string;
+  readonly #qemu: ChildProcess;
+  readonly #runtime: Runtime;
+  readonly #ended: Promise<void>;
+  #complaint = '';
+
+  private constructor(options: MachineOptions, qemu: ChildProcess, parameters: BootParameters) {
+    this.serialLog = options.serialLog;
+    this.daemonPort = parameters.daemonPort;
+    this.#runtime = options.runtime;
+    this.#qemu = qemu;
+    this.dom0 = new Dom0({
+      runtime: options.runtime,
+      port: parameters.agentPort,
+      token: parameters.token,
+      lastWords: () => this.lastWords(),
+    });
+    qemu.stderr?.on('data', (chunk: Buffer) => {
+      this.#complaint += chunk.toString('utf8');
+    });
+    this.#ended = new Promise((resolve) => {
+      qemu.once('error', (error) => {
+        this.#complaint += messageOf(error);
+        resolve();
+      });
+      qemu.once('close', () => resolve());
+    });
+  }
+
+  /**
+   * Boots, and resolves when dom0 can create guests.
+   * @throws when QEMU ends, dom0's init fails, or it takes too long: the message has the last lines
+   */
+  static async boot(options: MachineOptions): Promise<Machine> {
+    if (options.mode === 'pvh-dom0') {
+      throw new Error('a PVH dom0 has no network under QEMU, and the lab reaches dom0 by network');
+    }
+    mkdirSync(dirname(options.serialLog), { recursive: true });
+    rmSync(options.serialLog, { force: true });
+    const parameters = {
+      token: Buffer.from(options.runtime.random.bytes(TOKEN_BYTES)).toString('hex'),
+      agentPort: await freePort(),
+      daemonPort: options.daemonPort || (await freePort()),
+    };
+    // setpriv: the kernel ends QEMU when this process ends, however it ends.
+    const argv = ['--pdeathsig', 'KILL', 'qemu-system-x86_64'];
+    const qemu = spawn('setpriv', [...argv, ...qemuArguments(options, parameters)], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const machine = new Machine(options, qemu, parameters);
+    try {
+      await machine.#becomeReady(options.signal);
+      return machine;
+    } catch (error) {
+      await machine.close();
+      throw error;
+    }
+  }
+
+  get running(): boolean {
+    return this.#qemu.exitCode === null && this.#qemu.signalCode === null;
+  }
+
+  /** The last lines that Xen and dom0's kernel said, and QEMU's own complaint. */
+  lastWords(): string {
+    const lines = this.#serial().trimEnd().split('\n').slice(-SHOWN_LINES);
+    const complaint = this.#complaint.trim();
+    return `${lines.join('\n')}${complaint === '' ? '' : `\nQEMU says: ${complaint}`}`;
+  }
+
+  async close(): Promise<void> {
+    this.dom0.close();
+    if (!this.running) return;
+    this.#qemu.kill('SIGTERM');
+    const timer = this.#runtime.after(STOP_TIMEOUT_MS, () => this.#qemu.kill('SIGKILL'));
+    await this.#ended;
+    timer.cancel();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The serial log so far; nothing when QEMU did not come far enough to make the file. */
+  #serial(): string {
+    if (!existsSync(this.serialLog)) return '';
+    return readFileSync(this.serialLog, 'latin1').replaceAll('\r', '');
+  }
+
+  async #isUp(): Promise<boolean> {
+    const serial = this.#serial();
+    if (FAILURE.test(serial)) throw new Error(`dom0 did not come up:\n${this.lastWords()}`);
+    return SIGNS_OF_LIFE.every((sign) => serial.includes(sign)) && (await this.dom0.answers());
+  }
+
+  async #becomeReady(signal: AbortSignal | undefined): Promise<void> {
+    const deadlineMs = this.#runtime.nowMs() + BOOT_TIMEOUT_MS;
+    while (!(await this.#isUp())) {
+      signal?.throwIfAborted();
+      if (!this.running) throw new Error(`QEMU ended while booting:\n${this.lastWords()}`);
+      if (this.#runtime.nowMs() > deadlineMs) {
+        const seconds = BOOT_TIMEOUT_MS / 1000;
+        throw new Error(`dom0 was not up after ${seconds} s; last lines:\n${this.lastWords()}`);
+      }
+      await sleep(this.#runtime, POLL_INTERVAL_MS, signal);
+    }
+  }
+}
