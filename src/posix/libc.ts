@@ -19,6 +19,7 @@ export const MFD_CLOEXEC = 1;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 export const O_RDWR = 2;
+export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
@@ -39,6 +40,8 @@ function load() {
     fallocate: libc.func('int fallocate(int, int, int64_t, int64_t)'),
     ioctl: libc.func('int ioctl(int, unsigned long, void *)'),
     open: libc.func('int open(const char *, int)'),
+    read: libc.func('intptr_t read(int, void *, size_t)'),
+    write: libc.func('intptr_t write(int, const void *, size_t)'),
     close: libc.func('int close(int)'),
   };
 }
@@ -109,10 +112,18 @@ export function punchHole(
   if (result < 0) fail('fallocate(PUNCH_HOLE)', errno, context);
 }
 
-/** ioctl(2) with a structure; the kernel may write into `argument`. @returns its result @throws SysError */
+export interface IoctlRequest {
+  /** As the header spells it, for the error message. */
+  readonly name: string;
+  readonly number: number;
+  /** The structure; the kernel may write into it. */
+  readonly argument: Uint8Array;
+}
+
+/** ioctl(2) with a structure. @returns its result @throws SysError */
 export function ioctl(
   fd: number,
-  { name, number, argument }: { name: string; number: number; argument: Uint8Array },
+  { name, number, argument }: IoctlRequest,
   context: CallContext,
 ): number {
   const result = libc().ioctl(fd, number, argument);
@@ -120,11 +131,32 @@ export function ioctl(
   return result < 0 ? fail(`ioctl ${name}`, errno, context) : result;
 }
 
-/** open(2) of a device, read-write, close-on-exec. @returns the file descriptor @throws SysError */
+/**
+ * open(2) of a device: read-write, close-on-exec, and never waiting in read(2).
+ * @returns the file descriptor @throws SysError
+ */
 export function openDevice(path: string, context: CallContext): number {
-  const fd = libc().open(path, O_RDWR | O_CLOEXEC);
+  const fd = libc().open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   const errno = koffi.errno();
   return fd < 0 ? fail(`open ${path}`, errno, context) : fd;
+}
+
+/**
+ * read(2) that does not wait: the file must have been opened so.
+ * @returns how many bytes came, or undefined when there is nothing to read now @throws SysError
+ */
+export function read(fd: number, into: Uint8Array, context: CallContext): number | undefined {
+  const result = Number(libc().read(fd, into, into.length));
+  const errno = koffi.errno();
+  if (result >= 0) return result;
+  return errno === koffi.os.errno.EAGAIN ? undefined : fail('read', errno, context);
+}
+
+/** write(2). @returns how many bytes were taken @throws SysError */
+export function write(fd: number, bytes: Uint8Array, context: CallContext): number {
+  const result = Number(libc().write(fd, bytes, bytes.length));
+  const errno = koffi.errno();
+  return result < 0 ? fail('write', errno, context) : result;
 }
 
 /** close(2). @throws SysError */
@@ -132,6 +164,11 @@ export function close(fd: number, context: CallContext): void {
   const result = libc().close(fd);
   const errno = koffi.errno();
   if (result < 0) fail('close', errno, context);
+}
+
+/** Where the bytes are in this process, for structures that point at them; they must be kept alive. */
+export function addressOf(bytes: Uint8Array): bigint {
+  return koffi.address(bytes);
 }
 
 /** The bytes of this process at `address`, not copied. Whoever asks keeps the mapping alive. */

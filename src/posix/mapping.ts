@@ -27,15 +27,19 @@ export const PAGE_SIZE = 4096;
 /** The kernel's bound on mappings of one process (vm.max_map_count) is what large scattered buffers meet. */
 const MAP_COUNT_REMEDY = 'raise vm.max_map_count (sysctl) or free memory';
 
-/** Which pages of which file to show where in a mapping; all counts are pages. */
-export interface Placement {
+/** Where in a file the pages are. */
+export interface FileStretch {
   readonly fd: number;
   /** Byte offset in the file; a multiple of the page size. */
   readonly offset: number;
+  readonly writable: boolean;
+}
+
+/** Which pages of which file to show where in a mapping; all counts are pages. */
+export interface Placement extends FileStretch {
   /** First page of the mapping to cover. */
   readonly atPage: number;
   readonly pages: number;
-  readonly writable: boolean;
 }
 
 interface AddressRange {
@@ -47,26 +51,51 @@ const unreachable = new FinalizationRegistry<AddressRange>(({ address, length })
   munmap(address, length, { context: 'giving back the addresses of a closed mapping' });
 });
 
+function protection(writable: boolean): number {
+  return writable ? PROT_READ | PROT_WRITE : PROT_READ;
+}
+
+function reserve(length: number): bigint {
+  return mmap({
+    address: 0n,
+    length,
+    prot: PROT_NONE,
+    flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+    fd: -1,
+    offset: 0,
+    context: `reserving addresses for ${length / PAGE_SIZE} pages`,
+  });
+}
+
+function mapFile(length: number, { fd, offset, writable }: FileStretch): bigint {
+  return mmap({
+    address: 0n,
+    length,
+    prot: protection(writable),
+    flags: MAP_SHARED,
+    fd,
+    offset,
+    context: `mapping ${length / PAGE_SIZE} pages`,
+    remedy: MAP_COUNT_REMEDY,
+  });
+}
+
 export class Mapping implements Disposable {
   readonly address: bigint;
   readonly pages: number;
   readonly #bytes: Uint8Array;
   #open = true;
 
-  /** Reserves addresses for `pages` pages; nothing may touch them before they are placed. */
-  constructor(pages: number) {
+  /**
+   * Shows `pages` pages of a file or, without one, reserves addresses for that many pages, which nothing
+   * may touch before they are placed. Where mapping can fail at a guest's will (grants), name the file
+   * here: a failed `place` leaves a hole that another thread's memory may fall into. @throws SysError
+   */
+  constructor(pages: number, file?: FileStretch) {
     assert(Number.isInteger(pages) && pages > 0, `a mapping of ${pages} pages`);
     this.pages = pages;
     const length = pages * PAGE_SIZE;
-    this.address = mmap({
-      address: 0n,
-      length,
-      prot: PROT_NONE,
-      flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-      fd: -1,
-      offset: 0,
-      context: `reserving addresses for ${pages} pages`,
-    });
+    this.address = file === undefined ? reserve(length) : mapFile(length, file);
     const buffer = viewOf(this.address, length);
     unreachable.register(buffer, { address: this.address, length });
     this.#bytes = new Uint8Array(buffer);
@@ -88,7 +117,7 @@ export class Mapping implements Disposable {
     mmap({
       address: this.address + BigInt(atPage * PAGE_SIZE),
       length: pages * PAGE_SIZE,
-      prot: writable ? PROT_READ | PROT_WRITE : PROT_READ,
+      prot: protection(writable),
       flags: MAP_SHARED | MAP_FIXED,
       fd,
       offset,

@@ -54,3 +54,24 @@ test('a failed system call says what, why and what to do', () => {
     (error) => error instanceof SysError && error.errnoName === 'EBADF' && error.call === 'mmap',
   );
 });
+
+test('a mapping made of a stretch of a file shows it and is revoked like any other', () => {
+  const fd = memfd(3);
+  using whole = new Mapping(3, { fd, offset: 0, writable: true });
+  const stretch = new Mapping(2, { fd, offset: PAGE_SIZE, writable: false });
+  close(fd, context);
+  whole.bytes[PAGE_SIZE + 1] = 5;
+  const stale = stretch.bytes;
+  assert.equal(stale[1], 5);
+  stretch[Symbol.dispose]();
+  assert.equal(stale[1], 0);
+});
+
+test('a stretch that cannot be mapped is refused and takes no addresses', () => {
+  const fd = memfd(1);
+  assert.throws(
+    () => new Mapping(1, { fd, offset: 1, writable: true }),
+    (error) => error instanceof SysError && error.errnoName === 'EINVAL',
+  );
+  close(fd, context);
+});
