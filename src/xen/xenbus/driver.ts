@@ -17,6 +17,8 @@ export interface GuestContext {
   /** Closes when the guest is gone; devices live in scopes inside. */
   readonly scope: Scope;
   readonly log: Logger;
+  /** Counts something that this guest was refused, by the violation's reason. */
+  countRefusal(reason: string): void;
 }
 
 /** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */
@@ -31,7 +33,11 @@ export interface BackendDevice {
   /** A node of our own directory, written by the toolstack or by us; `key` may have slashes. */
   readBackend(key: string): Promise<string | undefined>;
   writeBackend(key: string, value: string): Promise<void>;
-  /** A node of the frontend's directory: whatever the guest wrote, limited in length. */
+  /**
+   * A node of the frontend's directory: whatever the guest wrote. What is read while connecting is
+   * remembered, and when it changes the connection is made anew.
+   * @throws ProtocolViolation `oversized-node` when the value is longer than any that a driver needs
+   */
   readFrontend(key: string): Promise<Untrusted<string> | undefined>;
   /**
    * Gives up on this connection: writes the reason to the device's `error` node, releases everything
@@ -44,6 +50,11 @@ export interface BackendDevice {
 export interface BackendDriver {
   /** Directory name below `backend/`, as `vdispl`. */
   readonly type: string;
+  /**
+   * Whether a frontend that was Connected to an earlier backend goes on with the page and port that it
+   * published (xen-kbdfront). Others, such as displays, have to start anew.
+   */
+  readonly resumable?: boolean;
   /** Writes what the frontend may read before it publishes (versions, features); InitWait follows. */
   announce(device: BackendDevice): Promise<void>;
   /**
