@@ -21,6 +21,7 @@ import * as xsWire from './xs-wire.ts';
 
 /** The architectures of Xen; only shared_info differs between them. */
 export type Arch = 'x86_64' | 'arm64';
+export const HOST_ARCH: Arch = process.arch === 'arm64' ? 'arm64' : 'x86_64';
 
 /** One C header and what is declared of it. */
 export interface Header {
@@ -36,7 +37,7 @@ export interface Header {
 }
 
 /** Every header that abi/ declares something of, as it looks on `arch`. */
-export function headers(arch: Arch): readonly Header[] {
+export function headers(arch: Arch = HOST_ARCH): readonly Header[] {
   return [
     header('xen/xen.h', { ...xen, ...(arch === 'arm64' ? sharedInfoArm : sharedInfoX86) }),
     header('xen/errno.h', errno),

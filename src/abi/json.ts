@@ -3,7 +3,7 @@
 // A member of a type without a tag is spelled by its path (`op`, `op.dbuf_create`, `u.pos.abs_x`).
 // A flexible array member (`list[]`) has no sizeof, so it has no entry; one declared with a length
 // of 1 has, with the size of that one element.
-import { type Arch, headers } from './index.ts';
+import { type Arch, HOST_ARCH, headers } from './index.ts';
 import { ANONYMOUS, type AnyLayout, type FieldSpecs, isLayout } from './layout.ts';
 
 export interface AbiJson {
@@ -22,8 +22,8 @@ interface FieldJson {
   readonly size: number;
 }
 
-/** All structs, unions and numeric constants as they are on `arch`, in the headers' order. */
-export function abiJson(arch: Arch): AbiJson {
+/** All structs, unions and numeric constants as they are on `arch`, by header. */
+export function abiJson(arch: Arch = HOST_ARCH): AbiJson {
   const declared = headers(arch);
   return {
     structs: Object.fromEntries(

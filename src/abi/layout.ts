@@ -263,11 +263,11 @@ function measure(name: string, specs: FieldSpecs): { size: number; align: number
   return { size: roundUp(end, align), align };
 }
 
-/** Writes `length` zero bytes at `start`. */
+/** Writes `length` zero bytes at `start`, by the quickest way a DataView has: eight as one double. */
 function zero(view: DataView, start: number, length: number): void {
   const end = start + length;
   let at = start;
-  for (; at + 4 <= end; at += 4) view.setUint32(at, 0, true);
+  for (; at + 8 <= end; at += 8) view.setFloat64(at, 0);
   for (; at < end; at++) view.setUint8(at, 0);
 }
 
@@ -342,13 +342,13 @@ function unionAccess<F extends FieldSpecs>(
     set: (view, at, value: UnionInput<F> | undefined) => {
       if (value instanceof Uint8Array) return raw.set(view, at, value);
       zero(view, at + base, size);
-      const [given, ...others] = Object.entries(value ?? {});
-      if (given === undefined) return;
-      const member = members.get(given[0]);
-      if (member === undefined || others.length > 0) {
+      if (value === undefined) return;
+      const [name, ...others] = Object.keys(value);
+      const member = name === undefined ? undefined : members.get(name);
+      if (name === undefined || member === undefined || others.length > 0) {
         throw new RangeError(`a union takes one of: ${[...members.keys()].join(', ')}`);
       }
-      member.set(view, at, given[1] as never);
+      member.set(view, at, value[name] as never);
     },
   };
 }

@@ -1,7 +1,7 @@
 // The declared ABI against the real one: a C program, generated from abiJson(), includes the headers of
 // Debian's libxen-dev and linux-libc-dev and says what the compiler makes of every struct, union,
 // field and constant; all of it must be what we declare. It is compiled as a guest of the oldest
-// interface version would and as one of the newest, and with Xen's headers for x86-64 and for arm64.
+// interface version would and as one of 4.14, and with Xen's headers for x86-64 and for arm64.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -130,7 +130,8 @@ function program(arch: Arch): string {
       `printf("sizeof ${name} %zu\\n", sizeof(${tag.get(name)}));`,
       ...Object.keys(fields).map(
         (field) =>
-          `printf("field ${name} ${field} %zu %zu\\n", offsetof(${tag.get(name)}, ${field}), sizeof(${member(name, field)}));`,
+          `printf("field ${name} ${field} %zu %zu\\n",` +
+          ` offsetof(${tag.get(name)}, ${field}), sizeof(${member(name, field)}));`,
       ),
     ]),
     ...layouts.map(({ name }) => `printf("align ${name} %zu\\n", _Alignof(${tag.get(name)}));`),
@@ -181,6 +182,12 @@ function compiledFacts(arch: Arch, ...options: string[]): string[] {
   }
 }
 
+/** The facts that only `facts` has: what differs is all that a failure shows. */
+function without(facts: string[], others: string[]): string[] {
+  const known = new Set(others);
+  return facts.filter((fact) => !known.has(fact));
+}
+
 test('the headers to compare with are installed', () => {
   for (const { include, debianPackage } of headers('x86_64')) {
     const path = `/usr/include/${include}`;
@@ -190,12 +197,17 @@ test('the headers to compare with are installed', () => {
 
 const DIALECTS: Readonly<Record<string, readonly string[]>> = {
   'of the oldest interface': [],
-  'of the newest interface': ['-D__XEN_INTERFACE_VERSION__=__XEN_LATEST_INTERFACE_VERSION__'],
+  // Debian 12's latest. Later ones shorten what we declare as `[1]` to a flexible array member.
+  'of interface 4.14': ['-D__XEN_INTERFACE_VERSION__=0x00040e00'],
 };
 for (const arch of ['x86_64', 'arm64'] as const) {
   for (const [dialect, options] of Object.entries(DIALECTS)) {
     test(`every declaration is what the C compiler says, on ${arch}, ${dialect}`, () => {
-      assert.deepEqual(compiledFacts(arch, ...options), declaredFacts(arch));
+      const [declared, compiled] = [declaredFacts(arch), compiledFacts(arch, ...options)];
+      assert.deepEqual(
+        { declared: without(declared, compiled), compiled: without(compiled, declared) },
+        { declared: [], compiled: [] },
+      );
     });
   }
 }
