@@ -1,4 +1,5 @@
 // Numbers that name things in Xen, kept apart by type: mixing up a domid and a port does not compile.
+import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
 
 declare const brand: unique symbol;
 type Branded<Name extends string> = number & { readonly [brand]: Name };
@@ -10,8 +11,6 @@ export type Gref = Branded<'Gref'>;
 /** An event channel port, in the numbering of the domain that owns this end. */
 export type Port = Branded<'Port'>;
 
-/** First number that names no ordinary domain (DOMID_FIRST_RESERVED). */
-export const DOMID_FIRST_RESERVED = 0x7ff0;
 /** The driver domain of an ordinary host. */
 export const DOM0 = 0 as DomId;
 
