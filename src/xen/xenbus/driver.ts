@@ -9,6 +9,11 @@ import type { Domain } from '../domain.ts';
 import type { DomId } from '../ids.ts';
 import type { Untrusted } from '../untrusted.ts';
 
+/** Kinds of the ledger that only a device's driver knows of; the pages are those it is about to map. */
+export type DriverCharge = Partial<
+  Record<'pages' | 'refs' | 'buffers' | 'framebuffers' | 'quarantinedPages', number>
+>;
+
 /** One guest, as its devices' backends see it. */
 export interface GuestContext {
   readonly domid: DomId;
@@ -19,6 +24,11 @@ export interface GuestContext {
   readonly log: Logger;
   /** Counts something that this guest was refused, by the violation's reason. */
   countRefusal(reason: string): void;
+  /**
+   * Charges what a driver holds for the guest besides what `domain` charges by itself; disposing the
+   * result gives it back. @throws ProtocolViolation (XEN_ENOMEM) when it would exceed the guest's budget
+   */
+  charge(amounts: DriverCharge): Disposable;
 }
 
 /** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */
