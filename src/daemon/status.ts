@@ -1,0 +1,72 @@
+// What the daemon tells about itself: the JSON of GET /api/status, which others script against. Plain data,
+// shared with the viewer page. Fields may be added, none renamed or removed.
+
+/** Where a guest is in its life, as far as its displays and inputs go. */
+export type GuestState =
+  /** Its devices are configured; its drivers have not connected yet. */
+  | 'waiting'
+  | 'connected'
+  /** It is being disconnected; what it held is being released. */
+  | 'closing'
+  /** It was shut down; only hosts that can start it again still list it. */
+  | 'stopped'
+  | 'crashed';
+
+export interface DisplayStatus {
+  /** Position among the guest's connectors, from 0. */
+  readonly connector: number;
+  readonly uniqueId: string;
+  /** Size of what is shown, or of the configured mode while nothing is; pixels. */
+  readonly width: number;
+  readonly height: number;
+  /** DRM's name of the pixel format shown, such as `XRGB8888`; null while nothing is shown. */
+  readonly format: string | null;
+  /** Page flips completed since the display connected. */
+  readonly flips: number;
+  readonly flipsPerSecond: number;
+  /** From a flip's arrival to its completion, the last one; null before the first. */
+  readonly flipLatencyMs: number | null;
+  /** From a change to a viewer having drawn it, the last one; null while nobody watches. */
+  readonly viewLatencyMs: number | null;
+  /** Bytes of frames that the output had to copy. */
+  readonly bytesCopied: number;
+  /** Which way frames take: the output's short name. */
+  readonly path: string;
+  readonly viewers: number;
+}
+
+export interface InputStatus {
+  readonly state: 'waiting' | 'connected' | 'closed';
+  /** Size of the absolute pointer's area; positions run from 0 to one less. */
+  readonly area: { readonly width: number; readonly height: number };
+}
+
+export interface GuestStatus {
+  readonly domid: number;
+  readonly name: string;
+  readonly state: GuestState;
+  readonly displays: readonly DisplayStatus[];
+  readonly input: InputStatus;
+  /** What the guest makes us hold now, by the kinds of zcopy/ledger.ts. */
+  readonly held: Readonly<Record<string, number>>;
+  /** How often it was refused something, by reason. */
+  readonly refused: Readonly<Record<string, number>>;
+}
+
+/** What a person may do to a guest, where the host offers it. */
+export const CONTROL_ACTIONS = ['stop', 'crash', 'restart'] as const;
+
+export type ControlAction = (typeof CONTROL_ACTIONS)[number];
+
+export interface DaemonStatus {
+  readonly guests: readonly GuestStatus[];
+  readonly host: {
+    readonly provider: string;
+    /** Which ways of sharing the host offers, by name, each with the reason. */
+    readonly paths: Readonly<
+      Record<string, { readonly available: boolean; readonly reason: string }>
+    >;
+  };
+  /** The actions offered; empty on a host whose toolstack starts and stops the guests. */
+  readonly controls: readonly ControlAction[];
+}

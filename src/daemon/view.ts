@@ -1,0 +1,27 @@
+// The daemon as the server sees it: what it shows, where pictures come from, where input goes.
+
+import type { GuestInput } from '../input/guest-input.ts';
+import type { Screen } from '../outputs/screen.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { ControlAction, DaemonStatus } from './status.ts';
+
+/** Starting and stopping guests: only where this process is the host (the demo). */
+export interface GuestControls {
+  /**
+   * Resolves when the action is done: a stopped or crashed guest is gone and holds nothing; a restarted
+   * one has been created anew, under a new domid.
+   * @throws UsageError when the guest's state does not allow it
+   */
+  act(domid: DomId, action: ControlAction): Promise<void>;
+}
+
+export interface DaemonView {
+  status(): DaemonStatus;
+  /** The screen of a guest's connector, or undefined when there is none now. */
+  screen(domid: DomId, connector: number): Screen | undefined;
+  /** A guest's keyboard and pointer, or undefined when it has none now. */
+  input(domid: DomId): GuestInput | undefined;
+  /** Calls `listener` when guests, screens or inputs came, went or changed state. */
+  onChange(listener: () => void): Disposable;
+  readonly controls: GuestControls | undefined;
+}
