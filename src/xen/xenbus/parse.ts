@@ -4,8 +4,9 @@
 // that what was checked is exactly what any other reader sees; every parser either returns a value inside
 // its bounds or throws a ProtocolViolation that names the node.
 
+import { DOMID_FIRST_RESERVED } from '../../abi/xen.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
-import { type Gref, gref, type Port, port } from '../ids.ts';
+import { type DomId, domId, type Gref, gref, type Port, port } from '../ids.ts';
 import { check, type Untrusted } from '../untrusted.ts';
 
 const DECIMAL = /^(?:0|[1-9][0-9]{0,9})$/;
@@ -63,6 +64,13 @@ export function parseU32(value: Untrusted<string>, node: string, range?: Range):
     }
     return number;
   });
+}
+
+const DOMIDS: Range = { min: 0, max: DOMID_FIRST_RESERVED - 1 };
+
+/** The number of an ordinary domain. @throws ProtocolViolation as `parseU32` */
+export function parseDomId(value: Untrusted<string>, node: string): DomId {
+  return domId(parseU32(value, node, DOMIDS));
 }
 
 const NONZERO: Range = { min: 1, max: U32_MAX };

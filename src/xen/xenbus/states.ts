@@ -68,12 +68,6 @@ export function wishOf(
   return WISHES[state];
 }
 
-/** The states that the backend itself comes to rest in. */
-export type BackendState =
-  | typeof XenbusStateInitWait
-  | typeof XenbusStateConnected
-  | typeof XenbusStateClosed;
-
 /** Before a backend may show one of these, a frontend must have been told that the old life is over. */
 const GOODBYE: Readonly<Record<XenbusState, readonly XenbusState[]>> = {
   [XenbusStateUnknown]: [],
