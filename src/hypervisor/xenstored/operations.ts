@@ -1,0 +1,136 @@
+// What a caller can do with nodes, under permissions and quotas (docs/misc/xenstore.txt of the Xen tree, "Database
+// read, write and permissions operations"). The same for the store itself and inside a transaction.
+//
+// Invariant: an operation that throws has changed nothing.
+
+import assert from 'node:assert/strict';
+import { leafOf, parentOf, upwards } from './path.ts';
+import { allows, type Caller, inherited, type Permissions, type Right } from './permissions.ts';
+import type { Quotas } from './quotas.ts';
+import type { View } from './store.ts';
+import { StoreError } from './store-error.ts';
+import type { Mutation, StoreNode } from './tree.ts';
+
+export interface Context {
+  readonly view: View;
+  readonly caller: Caller;
+  /** Undefined for the control domain. */
+  readonly quotas: Quotas | undefined;
+}
+
+/** What a node takes beside value, permissions and names: generation, counts (the C daemon's record). */
+const NODE_HEAD_BYTES = 24;
+const PERMISSION_BYTES = 8;
+const NO_VALUE = new Uint8Array(0);
+
+/**
+ * The node, which the caller may use with that right.
+ * @throws StoreError EACCES, or ENOENT for a node that is missing where the caller might know so
+ */
+export function access({ view, caller }: Context, path: string, right: Right): StoreNode {
+  const node = view.get(path);
+  const { permissions } = node ?? nearest(view, path);
+  if (!allows(permissions, caller, right)) throw new StoreError('EACCES');
+  if (!node) throw new StoreError('ENOENT');
+  return node;
+}
+
+/** Stores the value, making the node and its parents when they are missing. */
+export function write(context: Context, path: string, value: Uint8Array): void {
+  const node = writable(context, path);
+  if (!node) {
+    create(context, path, value);
+    return;
+  }
+  checkSize(context, { ...node, value });
+  context.view.apply([{ kind: 'value', path, value }], { path, removed: false });
+}
+
+/** Makes the node and its parents; one that exists stays as it is. */
+export function makeDirectory(context: Context, path: string): void {
+  if (!writable(context, path)) create(context, path, NO_VALUE);
+}
+
+/** Removes the node and everything below; a missing one is fine when its parent exists. */
+export function remove(context: Context, path: string): void {
+  const parent = parentOf(path);
+  if (parent === undefined) throw new StoreError('EINVAL');
+  if (writable(context, path)) {
+    context.view.apply([{ kind: 'remove', path }], { path, removed: true });
+  } else if (!context.view.get(parent)) {
+    throw new StoreError('ENOENT');
+  }
+}
+
+/** @throws StoreError EPERM when a caller that is not privileged gives the node to another domain */
+export function setPermissions(context: Context, path: string, permissions: Permissions): void {
+  const node = access(context, path, 'own');
+  checkPermissions(context, node.permissions, permissions);
+  checkSize(context, { ...node, permissions });
+  context.view.apply([{ kind: 'permissions', path, permissions }], { path, removed: false });
+}
+
+/** @throws StoreError ENOSPC for a list that is too long, EPERM for a change of owner that is not allowed */
+export function checkPermissions(
+  { caller, quotas }: Pick<Context, 'caller' | 'quotas'>,
+  before: Permissions,
+  after: Permissions,
+): void {
+  if (quotas && after.length > quotas.permissions) throw new StoreError('ENOSPC');
+  const changesOwner = after[0].domid !== before[0].domid;
+  if (changesOwner && !caller.privileged) throw new StoreError('EPERM');
+}
+
+/** The node to write to, or undefined when it is missing and the caller may make it. */
+function writable(context: Context, path: string): StoreNode | undefined {
+  try {
+    return access(context, path, 'write');
+  } catch (error) {
+    if (error instanceof StoreError && error.errnoName === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function create(context: Context, path: string, value: Uint8Array): void {
+  const { view, caller, quotas } = context;
+  const missing: string[] = [];
+  let parent: StoreNode | undefined;
+  for (const at of upwards(path)) {
+    parent = view.get(at);
+    if (parent) break;
+    missing.unshift(at);
+  }
+  const [topmost] = missing;
+  assert(parent && topmost !== undefined, `${path} exists, or there is no root`);
+  if (quotas && view.owned(caller.domid) + missing.length > quotas.nodes) {
+    throw new StoreError('ENOSPC');
+  }
+  const permissions = inherited(parent.permissions, caller);
+  checkSize(context, { value, permissions, childNameBytes: 0 });
+  const childNameBytes = parent.childNameBytes + leafOf(topmost).length + 1;
+  checkSize(context, { ...parent, childNameBytes });
+  const mutations = missing.map((at): Mutation => {
+    return { kind: 'create', path: at, value: at === path ? value : NO_VALUE, permissions };
+  });
+  view.apply(mutations, { path, removed: false });
+}
+
+function checkSize(
+  { quotas }: Context,
+  node: Pick<StoreNode, 'value' | 'permissions' | 'childNameBytes'>,
+): void {
+  if (!quotas) return;
+  const lists = node.childNameBytes + node.permissions.length * PERMISSION_BYTES;
+  if (NODE_HEAD_BYTES + node.value.length + lists > quotas.nodeBytes) {
+    throw new StoreError('ENOSPC');
+  }
+}
+
+/** The node, or the closest one above it that exists. */
+function nearest(view: View, path: string): StoreNode {
+  for (const at of upwards(path)) {
+    const node = view.get(at);
+    if (node) return node;
+  }
+  assert.fail('a store without a root');
+}

@@ -1,0 +1,66 @@
+// Names of nodes (docs/misc/xenstore.txt of the Xen tree, introduction): absolute, no empty component, no slash at
+// the end, letters, digits and -/_@ only. Beyond this file every path is absolute and valid.
+
+import { XENSTORE_ABS_PATH_MAX, XENSTORE_REL_PATH_MAX } from '../../abi/xs-wire.ts';
+import type { DomId } from '../../xen/ids.ts';
+import { StoreError } from './store-error.ts';
+
+const VALID_PATH = /^(\/|(\/[A-Za-z0-9\-_@]+)+)$/;
+const VALID_SPECIAL = /^@[A-Za-z0-9\-_@/]+$/;
+/** The part of a path that a domain's own relative limit does not count. */
+const DOMAIN_PREFIX = /^\/local\/domain\/\d{1,5}\//;
+
+/** A domain's own directory: what its relative paths start from. */
+export function domainPath(domid: DomId | number): string {
+  return `/local/domain/${domid}`;
+}
+
+/** Whether the name is one of those that xenstored makes up for events, as `@releaseDomain`. */
+export function isSpecial(name: string): boolean {
+  return name.startsWith('@');
+}
+
+/**
+ * The absolute path for what a caller sent; relative names start at `base`.
+ * @throws StoreError EINVAL when it is no valid path
+ */
+export function canonicalPath(name: string, base: string): string {
+  const path = name.startsWith('/') ? name : `${base}/${name}`;
+  const relativeLength = path.length - (DOMAIN_PREFIX.exec(path)?.[0].length ?? path.length);
+  const fits = path.length <= XENSTORE_ABS_PATH_MAX && relativeLength <= XENSTORE_REL_PATH_MAX;
+  if (!fits || !VALID_PATH.test(path)) throw new StoreError('EINVAL');
+  return path;
+}
+
+/** @throws StoreError EINVAL when a special name has letters that no name may have */
+export function checkSpecial(name: string): string {
+  if (name.length > XENSTORE_REL_PATH_MAX || !VALID_SPECIAL.test(name)) {
+    throw new StoreError('EINVAL');
+  }
+  return name;
+}
+
+/** The names on the way from the root to the node; none for the root itself. */
+export function componentsOf(path: string): string[] {
+  return path === '/' ? [] : path.slice(1).split('/');
+}
+
+/** The path of the directory that has the node, undefined for the root. */
+export function parentOf(path: string): string | undefined {
+  if (path === '/') return undefined;
+  return path.slice(0, path.lastIndexOf('/')) || '/';
+}
+
+/** The last component of a path that is not the root. */
+export function leafOf(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}
+
+export function childOf(parent: string, name: string): string {
+  return parent === '/' ? `/${name}` : `${parent}/${name}`;
+}
+
+/** The path itself, then each directory above it, the root last. */
+export function* upwards(path: string): Generator<string> {
+  for (let at: string | undefined = path; at !== undefined; at = parentOf(at)) yield at;
+}

@@ -1,0 +1,44 @@
+// Who may do what with a node (docs/misc/xenstore.txt of the Xen tree, GET_PERMS): the first entry of a list names the
+// owner, who may do everything, and what everyone may who is not listed; the others are for one domain each.
+
+import type { DomId } from '../../xen/ids.ts';
+import type { XenstorePermission } from '../../xen/xenstore.ts';
+
+/** Never empty. */
+export type Permissions = readonly [XenstorePermission, ...XenstorePermission[]];
+
+/** On whose behalf something is done. */
+export interface Caller {
+  readonly domid: DomId;
+  /** The domain whose rights this one has as well (SET_TARGET: a device model's guest). */
+  readonly target: DomId | undefined;
+  /** Whether it is the control domain, whom permissions and quotas do not bind. */
+  readonly privileged: boolean;
+}
+
+export type Right = 'read' | 'write' | 'own';
+
+/** Whether a node with these permissions lets the caller do that. */
+export function allows(permissions: Permissions, caller: Caller, right: Right): boolean {
+  if (caller.privileged) return true;
+  const means = (domid: DomId) => domid === caller.domid || domid === caller.target;
+  const [owner, ...others] = permissions;
+  if (means(owner.domid)) return true;
+  if (right === 'own') return false;
+  const entry = others.find(({ domid }) => means(domid)) ?? owner;
+  return entry[right];
+}
+
+/** What a new node gets: its parent's list, with the maker as owner unless that is the control domain. */
+export function inherited(parent: Permissions, caller: Caller): Permissions {
+  if (caller.privileged) return parent;
+  const [owner, ...others] = parent;
+  return [{ ...owner, domid: caller.domid }, ...others];
+}
+
+/** The list without what it says about a domain that is gone; owners are the caller's to handle. */
+export function withoutDomain(permissions: Permissions, domid: DomId): Permissions {
+  const [owner, ...others] = permissions;
+  if (!others.some((entry) => entry.domid === domid)) return permissions;
+  return [owner, ...others.filter((entry) => entry.domid !== domid)];
+}

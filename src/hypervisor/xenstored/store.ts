@@ -1,0 +1,185 @@
+// The store: the tree that everyone sees, transactions on snapshots of it, and word of every change.
+//
+// Invariants: a transaction reads the tree as it was when it began, with its own writes; it commits
+// whole, and only when no node that it looked at or changed has changed since (EAGAIN otherwise);
+// every change is reported once, with the trees before and after it, when it is visible to all.
+
+import type { DomId } from '../../xen/ids.ts';
+import { parentOf } from './path.ts';
+import { type Permissions, withoutDomain } from './permissions.ts';
+import type { Quotas } from './quotas.ts';
+import { StoreError } from './store-error.ts';
+import { type Mutation, nodeAt, type StoreNode, Tree, walk } from './tree.ts';
+
+/** Something that happened to one path, as watches hear of it. */
+export interface StoreEvent {
+  readonly path: string;
+  /** The node and everything below it went away. */
+  readonly removed: boolean;
+}
+
+/** A visible change: roots before and after, and what watches are told. */
+export interface Change {
+  readonly before: StoreNode;
+  readonly after: StoreNode;
+  readonly events: readonly StoreEvent[];
+}
+
+/** What an operation works on: the store itself, or a transaction. */
+export interface View {
+  get(path: string): StoreNode | undefined;
+  /** Nodes that the domain owns, as far as this view can see. */
+  owned(domid: DomId): number;
+  /** Makes the mutations and reports the event, now or at the commit. */
+  apply(mutations: readonly Mutation[], event: StoreEvent): void;
+}
+
+export class Store implements View {
+  readonly #tree: Tree;
+  readonly #onChange: (change: Change) => void;
+
+  constructor(rootPermissions: Permissions, onChange: (change: Change) => void) {
+    this.#tree = Tree.empty(rootPermissions);
+    this.#onChange = onChange;
+  }
+
+  get root(): StoreNode {
+    return this.#tree.root;
+  }
+
+  get(path: string): StoreNode | undefined {
+    return this.#tree.get(path);
+  }
+
+  owned(domid: DomId): number {
+    return this.#tree.owned(domid);
+  }
+
+  owners(): ReadonlyMap<DomId, number> {
+    return this.#tree.owners();
+  }
+
+  apply(mutations: readonly Mutation[], event: StoreEvent): void {
+    this.#applyAll(mutations, [event]);
+  }
+
+  /** A transaction; `maxNodes` is how many nodes it may look at or change. */
+  begin(maxNodes: number): Transaction {
+    return new Transaction(this.#tree.fork(), maxNodes);
+  }
+
+  /**
+   * Makes the transaction's changes visible, all of them.
+   * @throws StoreError EAGAIN when it conflicts, ENOSPC when a domain would own more than `quotas` allow
+   */
+  commit(transaction: Transaction, quotas: Quotas | undefined): void {
+    for (const path of transaction.touched) {
+      const seen = nodeAt(transaction.base, path)?.generation;
+      if (this.get(path)?.generation !== seen) throw new StoreError('EAGAIN');
+    }
+    if (quotas) this.#checkOwned(transaction, quotas.nodes);
+    this.#applyAll(transaction.mutations, transaction.events);
+  }
+
+  /** Removes the nodes that a domain owns, and its entries in the permissions of others (XSA-322, XSA-419). */
+  forgetDomain(domid: DomId): void {
+    const mutations: Mutation[] = [];
+    const isOwned = ({ permissions }: StoreNode) => permissions[0].domid === domid;
+    for (const [path, node] of walk('/', this.root, (node) => !isOwned(node))) {
+      const permissions = withoutDomain(node.permissions, domid);
+      if (isOwned(node)) mutations.push({ kind: 'remove', path });
+      else if (permissions !== node.permissions) {
+        mutations.push({ kind: 'permissions', path, permissions });
+      }
+    }
+    const events = mutations.map(({ kind, path }) => ({ path, removed: kind === 'remove' }));
+    this.#applyAll(mutations, events);
+  }
+
+  #checkOwned(transaction: Transaction, maxNodes: number): void {
+    for (const [domid, added] of transaction.ownedDifference()) {
+      if (added > 0 && this.owned(domid) + added > maxNodes) throw new StoreError('ENOSPC');
+    }
+  }
+
+  #applyAll(mutations: readonly Mutation[], events: readonly StoreEvent[]): void {
+    if (mutations.length === 0) return;
+    const before = this.root;
+    for (const mutation of mutations) this.#tree.apply(mutation);
+    this.#onChange({ before, after: this.root, events });
+  }
+}
+
+export class Transaction implements View {
+  /** The root of the snapshot. */
+  readonly base: StoreNode;
+  readonly #tree: Tree;
+  readonly #ownedAtStart: ReadonlyMap<DomId, number>;
+  readonly #maxNodes: number;
+  readonly #touched = new Set<string>();
+  readonly #mutations: Mutation[] = [];
+  readonly #events = new Map<string, StoreEvent>();
+
+  constructor(tree: Tree, maxNodes: number) {
+    this.base = tree.root;
+    this.#tree = tree;
+    this.#ownedAtStart = new Map(tree.owners());
+    this.#maxNodes = maxNodes;
+  }
+
+  /** Paths that the outcome depends on. */
+  get touched(): ReadonlySet<string> {
+    return this.#touched;
+  }
+
+  get mutations(): readonly Mutation[] {
+    return this.#mutations;
+  }
+
+  /** One event for each path, however often it changed. */
+  get events(): StoreEvent[] {
+    return [...this.#events.values()];
+  }
+
+  /** @throws StoreError ENOSPC when the transaction looks at too many nodes */
+  get(path: string): StoreNode | undefined {
+    this.#touch(path);
+    return this.#tree.get(path);
+  }
+
+  owned(domid: DomId): number {
+    return this.#tree.owned(domid);
+  }
+
+  apply(mutations: readonly Mutation[], event: StoreEvent): void {
+    for (const mutation of mutations) this.#touchChanged(mutation);
+    for (const mutation of mutations) this.#tree.apply(mutation);
+    this.#mutations.push(...mutations);
+    const removed = event.removed || this.#events.get(event.path)?.removed === true;
+    this.#events.set(event.path, { path: event.path, removed });
+  }
+
+  /** How many more (or fewer) nodes each domain owns than when the transaction began. */
+  ownedDifference(): Map<DomId, number> {
+    const difference = new Map<DomId, number>();
+    for (const [domid, count] of this.#tree.owners()) {
+      difference.set(domid, count - (this.#ownedAtStart.get(domid) ?? 0));
+    }
+    return difference;
+  }
+
+  #touchChanged({ kind, path }: Mutation): void {
+    this.#touch(path);
+    const parent = parentOf(path);
+    if (parent !== undefined && (kind === 'create' || kind === 'remove')) this.#touch(parent);
+    const node = this.#tree.get(path);
+    if (kind !== 'remove' || !node) return;
+    for (const [below] of walk(path, node)) this.#touch(below);
+  }
+
+  #touch(path: string): void {
+    if (this.#touched.has(path)) return;
+    if (this.#touched.size >= this.#maxNodes) throw new StoreError('ENOSPC');
+    this.#touched.add(path);
+  }
+}

@@ -1,0 +1,188 @@
+// The nodes, as values: a node never changes, a change makes new nodes along the way from the root, so a
+// snapshot is a reference to a root and costs nothing.
+//
+// Invariants: a node's generation changes exactly when its value, its permissions or the set of its children
+// do; no two changes share a generation; `owned` counts each node for its owner, in every tree.
+
+import assert from 'node:assert/strict';
+import type { DomId } from '../../xen/ids.ts';
+import { childOf, componentsOf, leafOf, parentOf } from './path.ts';
+import type { Permissions } from './permissions.ts';
+
+export interface StoreNode {
+  readonly value: Uint8Array;
+  readonly permissions: Permissions;
+  readonly children: ReadonlyMap<string, StoreNode>;
+  /** Bytes of the children's names, with a NUL each. */
+  readonly childNameBytes: number;
+  readonly generation: number;
+}
+
+/** One step of a change, as it is repeated when a transaction commits. */
+export type Mutation =
+  | {
+      readonly kind: 'create';
+      readonly path: string;
+      readonly value: Uint8Array;
+      readonly permissions: Permissions;
+    }
+  | { readonly kind: 'value'; readonly path: string; readonly value: Uint8Array }
+  | { readonly kind: 'permissions'; readonly path: string; readonly permissions: Permissions }
+  | { readonly kind: 'remove'; readonly path: string };
+
+/** Numbers the changes of a tree and of all trees that were forked from it. */
+interface Generations {
+  last: number;
+}
+
+const NO_CHILDREN: ReadonlyMap<string, StoreNode> = new Map();
+
+export class Tree {
+  #root: StoreNode;
+  readonly #owned: Map<DomId, number>;
+  readonly #generations: Generations;
+
+  private constructor(root: StoreNode, owned: Map<DomId, number>, generations: Generations) {
+    this.#root = root;
+    this.#owned = owned;
+    this.#generations = generations;
+  }
+
+  /** A tree that has nothing but its root. */
+  static empty(permissions: Permissions): Tree {
+    const root = newNode({ value: new Uint8Array(0), permissions, generation: 1 });
+    return new Tree(root, new Map([[permissions[0].domid, 1]]), { last: 1 });
+  }
+
+  get root(): StoreNode {
+    return this.#root;
+  }
+
+  /** A tree of its own with the same content. */
+  fork(): Tree {
+    return new Tree(this.#root, new Map(this.#owned), this.#generations);
+  }
+
+  get(path: string): StoreNode | undefined {
+    return nodeAt(this.#root, path);
+  }
+
+  /** How many nodes the domain owns. */
+  owned(domid: DomId): number {
+    return this.#owned.get(domid) ?? 0;
+  }
+
+  /** Owners of nodes and how many each has. */
+  owners(): ReadonlyMap<DomId, number> {
+    return this.#owned;
+  }
+
+  /** Makes the change, which must be possible: nodes are there or missing as it needs them. */
+  apply(mutation: Mutation): void {
+    if (mutation.kind === 'create') this.#create(mutation);
+    else if (mutation.kind === 'remove') this.#remove(mutation.path);
+    else if (mutation.kind === 'value') this.#change(mutation.path, { value: mutation.value });
+    else this.#setPermissions(mutation.path, mutation.permissions);
+  }
+
+  #create({ path, value, permissions }: Mutation & { kind: 'create' }): void {
+    const { parent, parentPath, name } = this.#parent(path);
+    assert(!parent.children.has(name), `creating ${path}, which exists`);
+    const node = newNode({ value, permissions, generation: this.#nextGeneration() });
+    const children = new Map(parent.children).set(name, node);
+    const childNameBytes = parent.childNameBytes + name.length + 1;
+    this.#change(parentPath, { children, childNameBytes });
+    this.#count(permissions[0].domid, 1);
+  }
+
+  #remove(path: string): void {
+    const { parent, parentPath, name } = this.#parent(path);
+    const node = parent.children.get(name);
+    assert(node, `removing ${path}, which does not exist`);
+    const children = new Map(parent.children);
+    children.delete(name);
+    const childNameBytes = parent.childNameBytes - name.length - 1;
+    this.#change(parentPath, { children, childNameBytes });
+    for (const [, removed] of walk(path, node)) this.#count(removed.permissions[0].domid, -1);
+  }
+
+  #setPermissions(path: string, permissions: Permissions): void {
+    const before = this.#existing(path).permissions[0].domid;
+    this.#change(path, { permissions });
+    this.#count(before, -1);
+    this.#count(permissions[0].domid, 1);
+  }
+
+  #parent(path: string): { parent: StoreNode; parentPath: string; name: string } {
+    const parentPath = parentOf(path);
+    assert(parentPath !== undefined, 'the root is neither made nor removed');
+    return { parent: this.#existing(parentPath), parentPath, name: leafOf(path) };
+  }
+
+  #existing(path: string): StoreNode {
+    const node = this.get(path);
+    assert(node, `${path} does not exist`);
+    return node;
+  }
+
+  #change(path: string, change: Partial<StoreNode>): void {
+    const generation = this.#nextGeneration();
+    const edit = (node: StoreNode): StoreNode => ({ ...node, ...change, generation });
+    this.#root = replaced(this.#root, componentsOf(path), edit);
+  }
+
+  #count(domid: DomId, difference: number): void {
+    const count = this.owned(domid) + difference;
+    assert(count >= 0, `domain ${domid} owns ${count} nodes`);
+    if (count === 0) this.#owned.delete(domid);
+    else this.#owned.set(domid, count);
+  }
+
+  #nextGeneration(): number {
+    this.#generations.last += 1;
+    return this.#generations.last;
+  }
+}
+
+function newNode(node: Pick<StoreNode, 'value' | 'permissions' | 'generation'>): StoreNode {
+  return { ...node, children: NO_CHILDREN, childNameBytes: 0 };
+}
+
+/** The tree below `node` with the node at the end of `components` edited. */
+function replaced(
+  node: StoreNode,
+  components: readonly string[],
+  edit: (node: StoreNode) => StoreNode,
+): StoreNode {
+  const [name, ...rest] = components;
+  if (name === undefined) return edit(node);
+  const child = node.children.get(name);
+  assert(child, `no ${name} on the way`);
+  const children = new Map(node.children).set(name, replaced(child, rest, edit));
+  return { ...node, children };
+}
+
+/** The node at `path` in the tree below `root`. */
+export function nodeAt(root: StoreNode, path: string): StoreNode | undefined {
+  let node: StoreNode | undefined = root;
+  for (const name of componentsOf(path)) {
+    node = node.children.get(name);
+    if (!node) return undefined;
+  }
+  return node;
+}
+
+/** The node itself and what is below it, parents first; not what is below a node that is no `way`. */
+export function* walk(
+  path: string,
+  node: StoreNode,
+  way: (node: StoreNode) => boolean = () => true,
+): Generator<[path: string, node: StoreNode]> {
+  const waiting: [string, StoreNode][] = [[path, node]];
+  for (let entry = waiting.pop(); entry; entry = waiting.pop()) {
+    yield entry;
+    const [at, here] = entry;
+    if (!way(here)) continue;
+    for (const [name, child] of here.children) waiting.push([childOf(at, name), child]);
+  }
+}
