@@ -1,6 +1,7 @@
 // One function for each request of the protocol (docs/misc/xenstore.txt of the Xen tree): checks the payload's form,
 // does it, and makes the answer's payload. Refusals are StoreErrors.
 
+import { DOMID_FIRST_RESERVED } from '../../abi/xen.ts';
 import {
   XENSTORE_PAYLOAD_MAX,
   XS_CONTROL,
@@ -24,7 +25,7 @@ import {
   XS_WATCH,
   XS_WRITE,
 } from '../../abi/xs-wire.ts';
-import { DOMID_FIRST_RESERVED, type DomId, domId } from '../../xen/ids.ts';
+import { type DomId, domId } from '../../xen/ids.ts';
 import { formatPermission, parsePermission } from '../../xen/xenstore-permission.ts';
 import { decodeString, type XenstoreMessage } from '../../xen/xenstore-wire.ts';
 import type { Connection, Reply } from './connection.ts';
