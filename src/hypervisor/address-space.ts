@@ -1,0 +1,89 @@
+// Where a domain sees memory: windows, each a contiguous stretch of this process's addresses over frames
+// of its own or over grants that it mapped.
+//
+// Invariants: a window holds one reference of each of its frames (by the grant's pin, for a foreign one);
+// closing it revokes the view before anything is given back. The views of a domain in another thread are
+// not seen by this thread's garbage collector, so its closed windows are parked: their addresses stay
+// reserved until that thread says that it has dropped the view, or has ended.
+
+import type { Mapping } from '../posix/mapping.ts';
+import { SysError } from '../runtime/errors.ts';
+
+/** Closed windows of one domain whose views may still exist; a bound on addresses, not on memory. */
+const MAX_PARKED_WINDOWS = 8192;
+
+export interface Window {
+  readonly id: number;
+  readonly mapping: Mapping;
+  /** In the order of the pages; 0 where nothing is mapped. */
+  readonly frames: Uint32Array;
+  /** Maptrack handles in the same order; absent in a window over the domain's own frames. */
+  readonly handles?: Uint32Array;
+}
+
+export class AddressSpace {
+  readonly #windows = new Map<number, Window>();
+  readonly #parked = new Map<number, Mapping>();
+  readonly #parks: boolean;
+  #lastId = 0;
+
+  /** `otherThread`: the domain runs in another thread, which makes its own views of the addresses. */
+  constructor({ otherThread }: { otherThread: boolean }) {
+    this.#parks = otherThread;
+  }
+
+  get windows(): Iterable<Window> {
+    return this.#windows.values();
+  }
+
+  get size(): number {
+    return this.#windows.size;
+  }
+
+  get parked(): number {
+    return this.#parked.size;
+  }
+
+  /** @throws SysError ENOMEM when too many closed windows are still looked at */
+  reserve(): void {
+    if (this.#parked.size < MAX_PARKED_WINDOWS) return;
+    throw new SysError({
+      call: 'mmap',
+      errnoName: 'ENOMEM',
+      context: `${this.#parked.size} closed windows are still looked at by their domain`,
+      remedy: 'let the garbage collector of the guest see that its views are gone',
+    });
+  }
+
+  add(window: Omit<Window, 'id'>): Window {
+    const added = { id: ++this.#lastId, ...window };
+    this.#windows.set(added.id, added);
+    return added;
+  }
+
+  get(id: number): Window | undefined {
+    return this.#windows.get(id);
+  }
+
+  /** Revokes the view; the caller gives back frames and handles. */
+  close(window: Window): void {
+    this.#windows.delete(window.id);
+    this.park(window.id, window.mapping);
+  }
+
+  /** Revokes a view, keeping its addresses for as long as another thread may look at them. */
+  park(id: number, mapping: Mapping): void {
+    mapping[Symbol.dispose]();
+    if (this.#parks) this.#parked.set(id, mapping);
+  }
+
+  /** The domain's thread has no view of the closed window any more. */
+  viewDropped(id: number): void {
+    this.#parked.delete(id);
+  }
+
+  /** The domain's thread has ended. */
+  allViewsDropped(): void {
+    this.#parked.clear();
+  }
+}

@@ -1,0 +1,66 @@
+// A domain as the code that runs in it sees it, written once against the hypercall port: it serves dom0's
+// backends in the hypervisor's own thread and guests in workers alike.
+
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Domain } from '../xen/domain.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { Xenstore } from '../xen/xenstore.ts';
+import { GuestEvents } from './guest-events.ts';
+import { GuestForeign } from './guest-foreign.ts';
+import { GuestGrants } from './guest-grants.ts';
+import type { HypercallPort } from './hypercalls.ts';
+
+/** The connection to xenstored; closing the domain closes it. */
+export type StoreConnection = Xenstore & AsyncDisposable;
+
+export interface GuestDomainOptions {
+  readonly port: HypercallPort;
+  readonly runtime: Runtime;
+  /** Connects to xenstored, with the domain's own event channels for what comes back. */
+  readonly connectStore: (events: GuestEvents) => StoreConnection;
+}
+
+export class GuestDomain implements Domain {
+  readonly provider = 'hypervisor';
+  readonly domid: DomId;
+  readonly grants: GuestGrants;
+  readonly foreign: GuestForeign;
+  readonly events: GuestEvents;
+  readonly store: StoreConnection;
+  readonly #stopped = new AbortController();
+  #closed: Promise<void> | undefined;
+
+  constructor({ port, runtime, connectStore }: GuestDomainOptions) {
+    this.domid = port.domid;
+    this.grants = new GuestGrants(port, runtime);
+    this.foreign = new GuestForeign(port);
+    this.events = new GuestEvents(port, runtime);
+    port.run({ upcall: this.events.upcall, stopped: () => this.#stop() });
+    this.store = connectStore(this.events);
+  }
+
+  /** Aborts when the domain does not run any more: shut down, crashed or destroyed. */
+  get stopped(): AbortSignal {
+    return this.#stopped.signal;
+  }
+
+  /** Gives back everything: events stop first, then mappings, then what others may map. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    await this.store[Symbol.asyncDispose]();
+    await this.events.close();
+    await this.foreign.close();
+    await this.grants.close();
+  }
+
+  #stop(): void {
+    this.events.stop();
+    this.foreign.stop();
+    this.grants.stop();
+    this.#stopped.abort(new Error(`domain ${this.domid} does not run any more`));
+  }
+}

@@ -1,0 +1,214 @@
+// A domain's own side of its grant table, as a kernel has it: free references, entries made and ended,
+// and the pages that others still map when we want them back.
+//
+// Invariants:
+// - An entry is written frame first, then domid and flags in one store: it is never valid half-written.
+// - Access ends by compare-and-swap, and only when neither GTF_reading nor GTF_writing is set (XSA-396);
+//   until then reference and page stay out of use, and are tried again at a bounded pace.
+
+import assert from 'node:assert/strict';
+import {
+  GNTTAB_NR_RESERVED_ENTRIES,
+  GTF_permit_access,
+  GTF_reading,
+  GTF_readonly,
+  GTF_writing,
+} from '../abi/grant-table.ts';
+import { SysError } from '../runtime/errors.ts';
+import type { Runtime, Timer } from '../runtime/runtime.ts';
+import type { Grants, SharedPages, ShareRequest } from '../xen/domain.ts';
+import type { DomId, Gref } from '../xen/ids.ts';
+import { GRANTS_PER_FRAME, WORDS_PER_GRANT, wordsOf } from './grant-table.ts';
+import type { HypercallPort, WindowRef } from './hypercalls.ts';
+
+/** How often pages that somebody still maps are tried again, and how many each time. */
+const DEFERRED_RETRY_MS = 500;
+const DEFERRED_PER_RETRY = 1024;
+/** Times that the hypervisor may change an entry while we end it; each is a map or unmap of it. */
+const MAX_END_TRIES = 16;
+
+interface GrantedPage {
+  readonly ref: Gref;
+  readonly frame: number;
+}
+
+export class GuestGrants implements Grants {
+  readonly #port: HypercallPort;
+  readonly #runtime: Runtime;
+  readonly #words: Uint32Array;
+  readonly #free: number[] = [];
+  readonly #shared = new Set<GuestSharedPages>();
+  readonly #deferred: GrantedPage[] = [];
+  #frames = 0;
+  #retry: Timer | undefined;
+  #stopped = false;
+
+  constructor(port: HypercallPort, runtime: Runtime) {
+    this.#port = port;
+    this.#runtime = runtime;
+    this.#words = wordsOf(port.grantTable);
+    this.#addFrames(1);
+  }
+
+  /** Pages that we want back and others still map. */
+  get deferredPages(): number {
+    return this.#deferred.length;
+  }
+
+  async share(request: ShareRequest): Promise<SharedPages> {
+    const { domid, pages, writable } = request;
+    assert(Number.isInteger(pages) && pages > 0, `sharing ${pages} pages`);
+    const refs = await this.#takeRefs(pages);
+    try {
+      const own = await this.#port.call('populate', { pages });
+      const bytes = this.#port.view(own);
+      for (let page = 0; page < pages; page++) {
+        this.#grant({ ref: refs[page]!, frame: own.frames[page]! }, { domid, writable });
+      }
+      const shared = new GuestSharedPages(this, { own, request, refs, bytes });
+      this.#shared.add(shared);
+      return shared;
+    } catch (error) {
+      this.#free.push(...refs);
+      throw error;
+    }
+  }
+
+  /** Ends access to pages; what others still map follows when they have let go. */
+  async end(shared: GuestSharedPages, { refs, own }: GrantedWindow): Promise<void> {
+    if (!this.#shared.delete(shared) || this.#stopped) return;
+    const pages = refs.map((ref, page) => ({ ref, frame: own.frames[page]! }));
+    const ended = this.#endAll(pages);
+    await this.#port.call('closeWindow', { window: own.window });
+    if (ended.length > 0) await this.#port.call('decrease', { frames: ended });
+  }
+
+  /** Ends access to everything that is shared. */
+  async close(): Promise<void> {
+    for (const shared of [...this.#shared].reverse()) await shared[Symbol.asyncDispose]();
+    this.stop();
+  }
+
+  /** The domain is over: the hypervisor takes everything back. */
+  stop(): void {
+    this.#stopped = true;
+    this.#retry?.cancel();
+    this.#shared.clear();
+  }
+
+  async #takeRefs(count: number): Promise<Gref[]> {
+    const missing = count - this.#free.length;
+    if (missing > 0) {
+      const frames = this.#frames + Math.ceil(missing / GRANTS_PER_FRAME);
+      if (frames > this.#port.maxGrantFrames) throw this.#noEntries(count);
+      await this.#port.call('setupGrantTable', { frames });
+      this.#addFrames(frames);
+    }
+    // Somebody else may have taken references while we waited for the hypervisor.
+    if (this.#free.length < count) return this.#takeRefs(count);
+    return this.#free.splice(this.#free.length - count).reverse() as Gref[];
+  }
+
+  #noEntries(count: number): SysError {
+    return new SysError({
+      call: 'GNTTABOP_setup_table',
+      errnoName: 'ENOSPC',
+      context: `${count} grant entries for domain ${this.#port.domid}, which has ${this.#free.length} free and ${this.#port.maxGrantFrames} pages of table at most`,
+      remedy: 'raise max_grant_frames of the domain',
+    });
+  }
+
+  /** The table has become `frames` pages long: its new entries are free, lowest first. */
+  #addFrames(frames: number): void {
+    const first = Math.max(GNTTAB_NR_RESERVED_ENTRIES, this.#frames * GRANTS_PER_FRAME);
+    const added: number[] = [];
+    for (let ref = frames * GRANTS_PER_FRAME - 1; ref >= first; ref--) added.push(ref);
+    this.#free.unshift(...added);
+    this.#frames = Math.max(frames, this.#frames);
+  }
+
+  #grant({ ref, frame }: GrantedPage, to: { domid: DomId; writable: boolean }): void {
+    const flags = GTF_permit_access | (to.writable ? 0 : GTF_readonly);
+    Atomics.store(this.#words, ref * WORDS_PER_GRANT + 1, frame);
+    Atomics.store(this.#words, ref * WORDS_PER_GRANT, (flags | (to.domid << 16)) >>> 0);
+  }
+
+  /** Makes the entry invalid; false while somebody maps it. */
+  #tryEnd(ref: Gref): boolean {
+    const word = ref * WORDS_PER_GRANT;
+    let seen = Atomics.load(this.#words, word);
+    for (let attempt = 0; attempt < MAX_END_TRIES; attempt++) {
+      if ((seen & (GTF_reading | GTF_writing)) !== 0) return false;
+      const before = Atomics.compareExchange(this.#words, word, seen, 0);
+      if (before === seen) return true;
+      seen = before;
+    }
+    return false;
+  }
+
+  /** Ends what can be ended, defers the rest. @returns the frames that are ours alone again */
+  #endAll(pages: readonly GrantedPage[]): Uint32Array {
+    const frames: number[] = [];
+    for (const page of pages) {
+      if (this.#tryEnd(page.ref)) {
+        this.#free.push(page.ref);
+        frames.push(page.frame);
+      } else {
+        this.#deferred.push(page);
+      }
+    }
+    if (this.#deferred.length > 0) this.#scheduleRetry();
+    return Uint32Array.from(frames);
+  }
+
+  #scheduleRetry(): void {
+    this.#retry ??= this.#runtime.after(DEFERRED_RETRY_MS, () => {
+      this.#retry = undefined;
+      if (this.#stopped) return;
+      const frames = this.#endAll(this.#deferred.splice(0, DEFERRED_PER_RETRY));
+      if (frames.length === 0) return;
+      this.#port.call('decrease', { frames }).catch((error: unknown) => {
+        this.#runtime.log.warn({ err: error, pages: frames.length }, 'ended grants were not freed');
+      });
+    });
+  }
+}
+
+interface GrantedWindow {
+  readonly refs: readonly Gref[];
+  readonly own: WindowRef & { readonly frames: Uint32Array };
+}
+
+class GuestSharedPages implements SharedPages {
+  readonly domid: DomId;
+  readonly writable: boolean;
+  readonly refs: readonly Gref[];
+  readonly #grants: GuestGrants;
+  readonly #own: GrantedWindow['own'];
+  #bytes: Uint8Array | undefined;
+  #ended: Promise<void> | undefined;
+
+  constructor(
+    grants: GuestGrants,
+    made: GrantedWindow & { readonly request: ShareRequest; readonly bytes: Uint8Array },
+  ) {
+    this.#grants = grants;
+    this.domid = made.request.domid;
+    this.writable = made.request.writable;
+    this.refs = made.refs;
+    this.#own = made.own;
+    this.#bytes = made.bytes;
+  }
+
+  /** @throws AssertionError once the pages are given up */
+  get bytes(): Uint8Array {
+    assert(this.#bytes, 'use of shared pages that were given up');
+    return this.#bytes;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#bytes = undefined;
+    this.#ended ??= this.#grants.end(this, { refs: this.refs, own: this.#own });
+    return this.#ended;
+  }
+}

@@ -1,0 +1,184 @@
+// What a domain can ask of the hypervisor, as a table of named calls: the same for a domain in this
+// thread and for one in a worker, whose calls come as messages.
+//
+// Invariants: a call is done when it returns; one that throws has changed nothing. Everything in a request
+// is the guest's word: the numbers are checked here, the rest by the tables.
+
+import { SysError } from '../runtime/errors.ts';
+import type { DomId, Port } from '../xen/ids.ts';
+import type { Window } from './address-space.ts';
+import { type GrantWorld, mapGrants, unmapGrants } from './grant-operations.ts';
+import type { HostedDomain, ShutdownReason } from './hosted-domain.ts';
+import { mapFrames } from './machine-memory.ts';
+
+/** A stretch of the domain's addresses. */
+export interface WindowRef {
+  readonly window: number;
+  readonly address: bigint;
+  readonly pages: number;
+}
+
+/** Every call takes one request; errors are `SysError`s. */
+export interface Hypercalls {
+  /** XENMEM_populate_physmap: new zeroed frames, and a window over them. ENOMEM */
+  populate(request: { pages: number }): WindowRef & { readonly frames: Uint32Array };
+  /** XENMEM_decrease_reservation: gives frames back; how many, up to the first that is not ours. */
+  decrease(request: { frames: Uint32Array }): number;
+  /** Closes a window over our own frames. EINVAL */
+  closeWindow(request: { window: number }): void;
+  /** GNTTABOP_setup_table: a table of so many pages. ENOSPC */
+  setupGrantTable(request: { frames: number }): void;
+  /** GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing. */
+  mapGrants(request: {
+    domid: DomId;
+    refs: Uint32Array;
+    writable: boolean;
+  }): WindowRef & { readonly statuses: Int16Array };
+  /** GNTTABOP_unmap_grant_ref for everything in a window. EINVAL */
+  unmapGrants(request: { window: number }): Int16Array;
+  /** EVTCHNOP_alloc_unbound. ENOSPC */
+  allocUnbound(request: { remote: DomId }): Port;
+  /** EVTCHNOP_bind_interdomain. ENOSPC, ESRCH, EINVAL */
+  bindInterdomain(request: { remote: DomId; remotePort: Port }): Port;
+  /** EVTCHNOP_close. EINVAL */
+  closePort(request: { port: Port }): void;
+  /** SCHEDOP_shutdown: the domain stops; its own word for why. */
+  shutdown(request: { reason: ShutdownReason }): void;
+}
+
+export type HypercallName = keyof Hypercalls;
+export type HypercallRequest<N extends HypercallName> = Parameters<Hypercalls[N]>[0];
+export type HypercallResult<N extends HypercallName> = ReturnType<Hypercalls[N]>;
+
+/** What a domain's own code stands on, whichever thread it runs in. */
+export interface HypercallPort {
+  readonly domid: DomId;
+  /** Our grant table, long enough for its limit; only pages that were set up may be touched. */
+  readonly grantTable: Uint8Array;
+  /** Pages that our grant table may have. */
+  readonly maxGrantFrames: number;
+  readonly sharedInfo: Uint8Array;
+  call<N extends HypercallName>(name: N, request: HypercallRequest<N>): Promise<HypercallResult<N>>;
+  /** EVTCHNOP_send; does nothing when the port is closed. */
+  notify(port: Port): void;
+  /** The bytes of a window that the hypervisor opened. */
+  view(window: WindowRef): Uint8Array;
+  /** Who is called when the shared info page has news, and who learns that the domain is over. */
+  run(cpu: { upcall(): void; stopped(): void }): void;
+}
+
+/** What the calls need of the hypervisor. */
+export interface HypercallWorld extends GrantWorld {
+  shutdown(domid: DomId, reason: ShutdownReason): void;
+}
+
+/** The calls of one domain. */
+export class HypercallTable implements Hypercalls {
+  readonly #world: HypercallWorld;
+  readonly #domain: HostedDomain;
+
+  constructor(world: HypercallWorld, domain: HostedDomain) {
+    this.#world = world;
+    this.#domain = domain;
+  }
+
+  populate({ pages }: HypercallRequest<'populate'>): HypercallResult<'populate'> {
+    const { domid, limits, space } = this.#domain;
+    const { memory } = this.#world;
+    space.reserve();
+    if (memory.ownedBy(domid) + pages > limits.maxFrames) {
+      throw this.#error('XENMEM_populate_physmap', 'ENOMEM', {
+        context: `${pages} pages for domain ${domid}, which has ${memory.ownedBy(domid)} of its ${limits.maxFrames}`,
+        remedy: 'give the domain more memory',
+      });
+    }
+    const frames = memory.allocate(domid, pages);
+    if (!frames) {
+      throw this.#error('XENMEM_populate_physmap', 'ENOMEM', {
+        context: `${pages} pages for domain ${domid}, where the machine has ${memory.freeFrames} free`,
+        remedy: 'give the machine more memory',
+      });
+    }
+    return { ...windowRef(this.#openOwn(frames)), frames };
+  }
+
+  decrease({ frames }: HypercallRequest<'decrease'>): number {
+    return this.#world.memory.relinquish(this.#domain.domid, frames);
+  }
+
+  closeWindow({ window }: HypercallRequest<'closeWindow'>): void {
+    const open = this.#window('munmap', window);
+    if (open.handles) throw this.#error('munmap', 'EINVAL', { context: 'a window over grants' });
+    this.#domain.space.close(open);
+    this.#world.memory.release(open.frames);
+  }
+
+  setupGrantTable({ frames }: HypercallRequest<'setupGrantTable'>): void {
+    if (this.#domain.grants.grow(frames)) return;
+    throw this.#error('GNTTABOP_setup_table', 'ENOSPC', {
+      context: `a grant table of ${frames} pages for domain ${this.#domain.domid}`,
+      remedy: 'raise max_grant_frames of the domain',
+    });
+  }
+
+  mapGrants(request: HypercallRequest<'mapGrants'>): HypercallResult<'mapGrants'> {
+    const { window, statuses } = mapGrants(this.#world, this.#domain, request);
+    return { ...windowRef(window), statuses };
+  }
+
+  unmapGrants({ window }: HypercallRequest<'unmapGrants'>): Int16Array {
+    const open = this.#window('GNTTABOP_unmap_grant_ref', window);
+    const { handles } = open;
+    if (handles) return unmapGrants(this.#world, this.#domain, { ...open, handles });
+    throw this.#error('GNTTABOP_unmap_grant_ref', 'EINVAL', { context: 'a window over no grants' });
+  }
+
+  allocUnbound({ remote }: HypercallRequest<'allocUnbound'>): Port {
+    return this.#domain.ports.allocUnbound(remote);
+  }
+
+  bindInterdomain(request: HypercallRequest<'bindInterdomain'>): Port {
+    const { remote, remotePort } = request;
+    const peer = this.#world.domain(remote);
+    if (peer) return this.#domain.ports.bindInterdomain(peer.ports, remotePort);
+    throw this.#error('EVTCHNOP_bind_interdomain', 'ESRCH', {
+      context: `binding to port ${remotePort} of domain ${remote}, which does not exist`,
+    });
+  }
+
+  closePort({ port }: HypercallRequest<'closePort'>): void {
+    this.#domain.ports.close(port);
+  }
+
+  shutdown({ reason }: HypercallRequest<'shutdown'>): void {
+    this.#world.shutdown(this.#domain.domid, reason);
+  }
+
+  /** A window over frames that were just allocated. @throws SysError, with the frames given back */
+  #openOwn(frames: Uint32Array): Window {
+    const { memory } = this.#world;
+    try {
+      const mapping = mapFrames(memory, frames, true);
+      for (const frame of frames) memory.reference(frame);
+      return this.#domain.space.add({ mapping, frames });
+    } catch (error) {
+      memory.relinquish(this.#domain.domid, frames);
+      throw error;
+    }
+  }
+
+  #window(call: string, id: number): Window {
+    const window = this.#domain.space.get(id);
+    if (window) return window;
+    const context = `domain ${this.#domain.domid} has no window ${id}`;
+    throw this.#error(call, 'EINVAL', { context });
+  }
+
+  #error(call: string, errnoName: string, details: { context: string; remedy?: string }): SysError {
+    return new SysError({ call, errnoName, ...details });
+  }
+}
+
+function windowRef({ id, mapping }: Window): WindowRef {
+  return { window: id, address: mapping.address, pages: mapping.pages };
+}

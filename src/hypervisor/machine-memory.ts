@@ -1,0 +1,176 @@
+// The machine's memory: one sparse memfd, cut into 4 KiB frames that have an owner and are counted.
+//
+// Invariants (as Xen's page_info):
+// - A frame in use has an owner and at least one reference: one for being allocated to its owner, and one
+//   for each place where it is mapped. Without references it is scrubbed and free.
+// - So a frame that somebody still maps never gets another owner, and a new one always reads zeros.
+// - Frame 0 is never handed out: 0 means "no frame".
+
+import assert from 'node:assert/strict';
+import { DOMID_INVALID } from '../abi/xen.ts';
+import { close, ftruncate, memfdCreate, punchHole } from '../posix/libc.ts';
+import { Mapping, PAGE_SIZE } from '../posix/mapping.ts';
+import { FrameAllocator, runsOf } from './frame-allocator.ts';
+
+/** 2 GiB; the file is sparse, so only what is used takes memory. */
+export const DEFAULT_MACHINE_FRAMES = 2 ** 19;
+
+export class MachineMemory implements Disposable {
+  readonly frames: number;
+  readonly #fd: number;
+  readonly #allocator: FrameAllocator;
+  readonly #owners: Uint16Array;
+  readonly #references: Uint32Array;
+  /** 1 while the frame has its owner's own reference. */
+  readonly #allocated: Uint8Array;
+  readonly #owned = new Map<number, number>();
+  readonly #onFreed: (owner: number) => void;
+
+  /** `onFreed` learns whose frames became free, after the fact. @throws SysError */
+  constructor({ frames, onFreed }: { frames: number; onFreed: (owner: number) => void }) {
+    assert(Number.isInteger(frames) && frames > 1, `a machine of ${frames} frames`);
+    this.frames = frames;
+    this.#onFreed = onFreed;
+    this.#owners = new Uint16Array(frames).fill(DOMID_INVALID);
+    this.#references = new Uint32Array(frames);
+    this.#allocated = new Uint8Array(frames);
+    this.#allocator = new FrameAllocator({ start: 1, count: frames - 1 });
+    const context = { context: `making a machine memory of ${frames} frames` };
+    this.#fd = memfdCreate('machine-memory', context);
+    ftruncate(this.#fd, frames * PAGE_SIZE, context);
+  }
+
+  get freeFrames(): number {
+    return this.#allocator.free;
+  }
+
+  /** Frames that belong to `owner`, whether still allocated or only kept by somebody's mapping. */
+  ownedBy(owner: number): number {
+    return this.#owned.get(owner) ?? 0;
+  }
+
+  /** Whether `frame` exists and belongs to `owner`. */
+  isOwnedBy(frame: number, owner: number): boolean {
+    return frame < this.frames && this.#owners[frame] === owner;
+  }
+
+  /** New frames, zeroed, with one reference each; undefined when the machine has too few. */
+  allocate(owner: number, count: number): Uint32Array | undefined {
+    const extents = this.#allocator.allocate(count);
+    if (!extents) return undefined;
+    const frames = new Uint32Array(count);
+    let filled = 0;
+    for (const extent of extents) {
+      const end = extent.start + extent.count;
+      this.#owners.fill(owner, extent.start, end);
+      this.#references.fill(1, extent.start, end);
+      this.#allocated.fill(1, extent.start, end);
+      for (let frame = extent.start; frame < end; frame++) frames[filled++] = frame;
+    }
+    this.#owned.set(owner, this.ownedBy(owner) + count);
+    return frames;
+  }
+
+  /**
+   * Takes away the owner's own reference: what nobody maps becomes free at once. Stops at the first
+   * frame that is not allocated to `owner`. @returns how many frames were given up
+   */
+  relinquish(owner: number, frames: Uint32Array): number {
+    let count = 0;
+    while (count < frames.length && this.#isAllocatedTo(frames[count]!, owner)) {
+      this.#allocated[frames[count++]!] = 0;
+    }
+    this.release(frames.subarray(0, count));
+    return count;
+  }
+
+  /** The frames that are allocated to `owner`. */
+  allocatedTo(owner: number): Uint32Array {
+    const frames = new Uint32Array(this.ownedBy(owner));
+    let count = 0;
+    for (
+      let frame = this.#owners.indexOf(owner);
+      frame >= 0;
+      frame = this.#owners.indexOf(owner, frame + 1)
+    ) {
+      if (this.#allocated[frame] === 1) frames[count++] = frame;
+    }
+    return frames.subarray(0, count);
+  }
+
+  /** One more user of a frame that is in use. */
+  reference(frame: number): void {
+    assert(this.#references[frame]! > 0, `frame ${frame} is free`);
+    this.#references[frame]!++;
+  }
+
+  /** One user less of each frame (0 stands for none); those without any are scrubbed and free. */
+  release(frames: Uint32Array): void {
+    const freed = new Uint32Array(frames.length);
+    let count = 0;
+    for (const frame of frames) {
+      if (frame === 0) continue;
+      assert(this.#references[frame]! > 0, `frame ${frame} is released too often`);
+      if (--this.#references[frame]! === 0) freed[count++] = frame;
+    }
+    if (count > 0) this.#free(freed.subarray(0, count).sort());
+  }
+
+  /** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. @throws SysError */
+  show(
+    mapping: Mapping,
+    frames: Uint32Array,
+    options: { atPage: number; writable: boolean },
+  ): void {
+    for (const { start, count, index } of runsOf(frames)) {
+      mapping.place({
+        fd: this.#fd,
+        offset: start * PAGE_SIZE,
+        atPage: options.atPage + index,
+        pages: count,
+        writable: options.writable,
+      });
+    }
+  }
+
+  [Symbol.dispose](): void {
+    close(this.#fd, { context: 'closing the machine memory' });
+  }
+
+  /** Whether `frame` belongs to `owner` and is not merely kept by somebody's mapping. */
+  #isAllocatedTo(frame: number, owner: number): boolean {
+    return this.isOwnedBy(frame, owner) && this.#allocated[frame] === 1;
+  }
+
+  /** Scrubs sorted frames and gives them back. */
+  #free(frames: Uint32Array): void {
+    const owners = new Set<number>();
+    for (const frame of frames) {
+      const owner = this.#owners[frame]!;
+      this.#owners[frame] = DOMID_INVALID;
+      this.#owned.set(owner, this.ownedBy(owner) - 1);
+      owners.add(owner);
+    }
+    for (const run of runsOf(frames)) {
+      const range = { offset: run.start * PAGE_SIZE, length: run.count * PAGE_SIZE };
+      punchHole(this.#fd, range, { context: `scrubbing ${run.count} frames` });
+      this.#allocator.release(run);
+    }
+    for (const owner of owners) {
+      if (this.ownedBy(owner) === 0) this.#owned.delete(owner);
+      this.#onFreed(owner);
+    }
+  }
+}
+
+/** A mapping of `frames` in their order. @throws SysError, with nothing left behind */
+export function mapFrames(memory: MachineMemory, frames: Uint32Array, writable: boolean): Mapping {
+  const mapping = new Mapping(frames.length);
+  try {
+    memory.show(mapping, frames, { atPage: 0, writable });
+    return mapping;
+  } catch (error) {
+    mapping[Symbol.dispose]();
+    throw error;
+  }
+}

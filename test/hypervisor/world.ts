@@ -1,0 +1,55 @@
+// A machine for tests of the hypervisor below xenstore: domains without a connection to xenstored, and a
+// check at the end that nothing is left of anything.
+
+import assert from 'node:assert/strict';
+import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import type { DomainLimits, HostedDomain } from '../../src/hypervisor/hosted-domain.ts';
+import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
+import { VirtualRuntime } from '../../src/runtime/virtual.ts';
+import { DOM0 } from '../../src/xen/ids.ts';
+
+/** Small enough to fill. */
+const MACHINE_FRAMES = 16_384;
+
+export interface World {
+  readonly runtime: VirtualRuntime;
+  readonly hypervisor: Hypervisor;
+  readonly dom0: GuestDomain;
+  /** A running domain with code in this thread. */
+  guest(name: string, limits?: Partial<DomainLimits>): GuestDomain;
+}
+
+/** Runs `body` on a fresh machine, closes all domains and asserts that every frame is free again. */
+export async function onMachine(
+  body: (world: World) => Promise<void>,
+  { seed = 1, dom0Limits = {}, machineFrames = MACHINE_FRAMES }: MachineOptions = {},
+): Promise<void> {
+  const runtime = new VirtualRuntime(seed);
+  const hypervisor = new Hypervisor({ runtime, machineFrames, dom0Limits });
+  const dom0 = enter(hypervisor, runtime, hypervisor.domain(DOM0)!);
+  const guest = (name: string, limits?: Partial<DomainLimits>) =>
+    enter(hypervisor, runtime, hypervisor.createDomain({ name, limits: limits ?? {} }));
+  await body({ runtime, hypervisor, dom0, guest });
+  hypervisor[Symbol.dispose]();
+  assert.equal(hypervisor.memory.freeFrames, machineFrames - 1);
+}
+
+export interface MachineOptions {
+  readonly seed?: number;
+  readonly dom0Limits?: Partial<DomainLimits>;
+  readonly machineFrames?: number;
+}
+
+/** A domain of these tests has no xenstore: using it is a mistake of the test. */
+const noStore = new Proxy({} as StoreConnection, {
+  get(_, name) {
+    if (name === Symbol.asyncDispose) return async () => {};
+    throw new Error(`no xenstore in this test: ${String(name)}`);
+  },
+});
+
+function enter(hypervisor: Hypervisor, runtime: Runtime, { domid }: HostedDomain): GuestDomain {
+  const port = hypervisor.enter(domid);
+  return new GuestDomain({ port, runtime, connectStore: () => noStore });
+}
