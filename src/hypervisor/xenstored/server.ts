@@ -181,10 +181,12 @@ export class Xenstored {
     this.#connections.delete(connection);
     this.watches.removeAll(connection);
     const { domid } = connection.caller;
-    if (reason instanceof ProtocolViolation || reason instanceof SysError) {
-      this.log.info({ domid, reason: reason.message }, 'xenstore connection over');
+    if (reason instanceof ProtocolViolation) {
+      this.log.warn({ domid, reason: reason.message }, 'xenstore client broke the protocol');
+    } else if (reason instanceof SysError) {
+      this.log.debug({ domid, reason: reason.message }, 'xenstore client left');
     } else if (reason) {
-      this.log.error({ domid, err: reason }, 'xenstore connection lost to a bug');
+      this.log.error({ domid, err: reason }, 'xenstore client lost to a bug');
     }
   }
 
