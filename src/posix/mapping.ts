@@ -128,7 +128,6 @@ export class Mapping implements Disposable {
 
   [Symbol.dispose](): void {
     if (!this.#open) return;
-    this.#open = false;
     mmap({
       address: this.address,
       length: this.pages * PAGE_SIZE,
@@ -139,5 +138,6 @@ export class Mapping implements Disposable {
       context: `revoking a mapping of ${this.pages} pages`,
       remedy: MAP_COUNT_REMEDY,
     });
+    this.#open = false;
   }
 }

@@ -1,0 +1,91 @@
+// The device files of Xen's drivers in Linux, and one of them open: the whole of the kernel that this
+// folder talks to, apart from mmap. Tests put a kernel that fails on purpose in its place.
+
+import {
+  type CallContext,
+  close,
+  type IoctlRequest,
+  ioctl,
+  openDevice,
+  read,
+  write,
+} from '../posix/libc.ts';
+import { SysError } from '../runtime/errors.ts';
+
+/** A device file, and the kernel module that makes it unless it is built into the kernel. */
+export interface XenDevice {
+  readonly path: string;
+  readonly module?: string;
+}
+
+export const GNTDEV: XenDevice = { path: '/dev/xen/gntdev', module: 'xen-gntdev' };
+export const GNTALLOC: XenDevice = { path: '/dev/xen/gntalloc', module: 'xen-gntalloc' };
+export const EVTCHN: XenDevice = { path: '/dev/xen/evtchn', module: 'xen-evtchn' };
+export const XENBUS: XenDevice = { path: '/dev/xen/xenbus' };
+
+/** What a person without Xen can do instead. */
+export const WITHOUT_XEN = 'on a computer without Xen use `xen-zcopy demo` or `xen-zcopy lab`';
+
+/** An open device file. Disposing closes it. */
+export interface DeviceFile extends Disposable {
+  /** For mmap and for waiting. */
+  readonly fd: number;
+  /** @returns what the call returned @throws SysError */
+  ioctl(request: IoctlRequest, context: CallContext): number;
+  /** @returns how many bytes came, or undefined when there is nothing to read now @throws SysError */
+  read(into: Uint8Array, context: CallContext): number | undefined;
+  /** Writes all of `bytes` in one call. @throws SysError */
+  write(bytes: Uint8Array, context: CallContext): void;
+}
+
+function remedyFor({ module }: XenDevice, errnoName: string): string {
+  switch (errnoName) {
+    case 'ENOENT':
+      return module === undefined ? WITHOUT_XEN : `run \`modprobe ${module}\`; ${WITHOUT_XEN}`;
+    case 'EACCES':
+    case 'EPERM':
+      return 'run as root';
+    default:
+      return WITHOUT_XEN;
+  }
+}
+
+class OpenDevice implements DeviceFile {
+  readonly fd: number;
+  readonly #path: string;
+
+  constructor(device: XenDevice) {
+    this.#path = device.path;
+    try {
+      this.fd = openDevice(device.path, { context: `opening ${device.path}` });
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      const { call, errnoName, context } = error;
+      throw new SysError({ call, errnoName, context, remedy: remedyFor(device, errnoName) });
+    }
+  }
+
+  ioctl(request: IoctlRequest, context: CallContext): number {
+    return ioctl(this.fd, request, context);
+  }
+
+  read(into: Uint8Array, context: CallContext): number | undefined {
+    return read(this.fd, into, context);
+  }
+
+  write(bytes: Uint8Array, context: CallContext): void {
+    const taken = write(this.fd, bytes, context);
+    if (taken === bytes.length) return;
+    const errnoName = `${taken} of ${bytes.length} bytes taken`;
+    throw new SysError({ call: `write ${this.#path}`, errnoName, ...context });
+  }
+
+  [Symbol.dispose](): void {
+    close(this.fd, { context: `closing ${this.#path}` });
+  }
+}
+
+/** Opens a device, read-write. @throws SysError with what to do about it */
+export function openXenDevice(device: XenDevice): DeviceFile {
+  return new OpenDevice(device);
+}

@@ -1,0 +1,172 @@
+// Other domains' pages by /dev/xen/gntdev (xen/gntdev.h of Linux): MAP_GRANT_REF makes a record of the
+// grants, mmap of the range it names maps them, UNMAP_GRANT_REF drops the record.
+//
+// Invariants:
+// - One open file for all mappings; each mapping is one record and one mmap, for writers or for readers.
+// - All refs of a request are mapped or none. The kernel hides which one failed, so a failed request is
+//   bisected: at most log2(refs) + 2 further attempts, over no more pages than the request had plus one.
+// - Unmapping replaces the pages by zero pages first, which makes the kernel unmap the grants, and drops
+//   the record then: once the ioctl has returned the hypervisor counts no mapping of ours.
+// - A request may not exceed the module's limit. It is not split: joining ranges needs MAP_FIXED, and
+//   where that fails, which a guest can arrange, it leaves a hole that other memory may fall into.
+
+import assert from 'node:assert/strict';
+import {
+  gntdevGrantCopySegment,
+  IOCTL_GNTDEV_GRANT_COPY,
+  IOCTL_GNTDEV_MAP_GRANT_REF,
+  IOCTL_GNTDEV_UNMAP_GRANT_REF,
+  ioctlGntdevGrantCopy,
+  ioctlGntdevMapGrantRef,
+  ioctlGntdevUnmapGrantRef,
+} from '../abi/gntdev.ts';
+import { GNTCOPY_source_gref, GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { addressOf } from '../posix/libc.ts';
+import { Mapping } from '../posix/mapping.ts';
+import { SysError } from '../runtime/errors.ts';
+import {
+  type ForeignMapping,
+  type ForeignMemory,
+  GrantMapError,
+  type MapRequest,
+} from '../xen/domain.ts';
+import type { DomId, Gref } from '../xen/ids.ts';
+import type { DeviceFile } from './device.ts';
+import { type DevicePages, LivePages } from './device-pages.ts';
+
+const LIMIT_REMEDY =
+  'a mapping may have as many pages as /sys/module/xen_gntdev/parameters/limit says: raise it';
+const MAPTRACK_REMEDY =
+  'each grant can be mapped by itself, so no maptrack entries or no memory are left: raise ' +
+  'gnttab_max_maptrack_frames on the command line of Xen (max_maptrack_frames for a guest)';
+
+/** The range of the device file that stands for a set of grants. */
+interface GrantRange {
+  /** Byte offset for mmap. */
+  readonly index: bigint;
+  readonly count: number;
+}
+
+export class Gntdev implements ForeignMemory, Disposable {
+  readonly #device: DeviceFile;
+  readonly #mapped = new LivePages();
+
+  /** Owns `device`, an open /dev/xen/gntdev. */
+  constructor(device: DeviceFile) {
+    this.#device = device;
+  }
+
+  async map(request: MapRequest): Promise<ForeignMapping> {
+    assert(request.refs.length > 0, 'a mapping of no grants');
+    const mapping = this.#tryMap(request);
+    if (mapping === undefined) throw this.#explain(request);
+    return mapping;
+  }
+
+  /** Unmaps what is still mapped and closes the device. */
+  [Symbol.dispose](): void {
+    try {
+      this.#mapped[Symbol.dispose]();
+    } finally {
+      this.#device[Symbol.dispose]();
+    }
+  }
+
+  /** The mapping, or undefined when at least one of the grants cannot be mapped. */
+  #tryMap(request: MapRequest): DevicePages | undefined {
+    const range = this.#record(request);
+    const release = () => this.#drop(range);
+    const { fd } = this.#device;
+    try {
+      const file = { fd, offset: Number(range.index), writable: request.writable };
+      const mapping = new Mapping(range.count, file);
+      return this.#mapped.add({ ...request, mapping, release });
+    } catch (error) {
+      release();
+      if (error instanceof SysError && error.errnoName === 'EINVAL') return undefined;
+      throw error;
+    }
+  }
+
+  /** Tells the kernel which grants the next mmap is about. */
+  #record({ domid, refs }: MapRequest): GrantRange {
+    const argument = new Uint8Array(ioctlGntdevMapGrantRef.sizeWith(refs.length));
+    const view = new DataView(argument.buffer);
+    const { fields } = ioctlGntdevMapGrantRef;
+    fields.count.set(view, 0, refs.length);
+    for (const [i, ref] of refs.entries()) fields.refs.setAt(view, 0, i, { domid, ref });
+    this.#device.ioctl(
+      { name: 'IOCTL_GNTDEV_MAP_GRANT_REF', number: IOCTL_GNTDEV_MAP_GRANT_REF, argument },
+      { context: `mapping ${refs.length} grants of domain ${domid}`, remedy: LIMIT_REMEDY },
+    );
+    return { index: fields.index.get(view, 0), count: refs.length };
+  }
+
+  #drop({ index, count }: GrantRange): void {
+    const argument = new Uint8Array(ioctlGntdevUnmapGrantRef.size);
+    ioctlGntdevUnmapGrantRef.write(new DataView(argument.buffer), 0, { index, count });
+    this.#device.ioctl(
+      { name: 'IOCTL_GNTDEV_UNMAP_GRANT_REF', number: IOCTL_GNTDEV_UNMAP_GRANT_REF, argument },
+      { context: `unmapping ${count} grants` },
+    );
+  }
+
+  /** Why a request that was refused as a whole was refused. */
+  #explain(request: MapRequest): GrantMapError | SysError {
+    const { domid, refs } = request;
+    const index = this.#firstBad(request);
+    if (index !== undefined) {
+      const ref = refs[index]!;
+      return new GrantMapError({ index, ref, status: this.#statusOf(domid, ref) });
+    }
+    return new SysError({
+      call: 'mmap /dev/xen/gntdev',
+      errnoName: 'EINVAL',
+      context: `mapping ${refs.length} grants of domain ${domid}`,
+      remedy: MAPTRACK_REMEDY,
+    });
+  }
+
+  /** Index of the first ref that cannot be mapped; undefined when the one found can be, by itself. */
+  #firstBad({ domid, refs, writable }: MapRequest): number | undefined {
+    const canMap = (from: number, to: number): boolean => {
+      const mapping = this.#tryMap({ domid, refs: refs.slice(from, to), writable });
+      mapping?.[Symbol.dispose]();
+      return mapping !== undefined;
+    };
+    let good = 0;
+    let bad = refs.length;
+    while (bad - good > 1) {
+      const middle = (good + bad) >>> 1;
+      if (canMap(good, middle)) good = middle;
+      else bad = middle;
+    }
+    return canMap(good, bad) ? undefined : good;
+  }
+
+  /**
+   * What the hypervisor thinks of a grant: mmap keeps its status to itself, copying a byte does not.
+   * The answer is mmap's errno when the grant can be read, as when only writing is refused.
+   */
+  #statusOf(domid: DomId, ref: Gref): string {
+    const byte = new Uint8Array(1);
+    const segment = new Uint8Array(gntdevGrantCopySegment.size);
+    const segmentView = new DataView(segment.buffer);
+    gntdevGrantCopySegment.write(segmentView, 0, {
+      source: { foreign: { ref, offset: 0, domid } },
+      dest: { virt: addressOf(byte) },
+      len: byte.length,
+      flags: GNTCOPY_source_gref,
+      status: GNTST_okay,
+    });
+    const argument = new Uint8Array(ioctlGntdevGrantCopy.size);
+    const segments = addressOf(segment);
+    ioctlGntdevGrantCopy.write(new DataView(argument.buffer), 0, { count: 1, segments });
+    this.#device.ioctl(
+      { name: 'IOCTL_GNTDEV_GRANT_COPY', number: IOCTL_GNTDEV_GRANT_COPY, argument },
+      { context: `asking for the status of grant ${ref} of domain ${domid}` },
+    );
+    const status = gntdevGrantCopySegment.fields.status.get(segmentView, 0);
+    return status === GNTST_okay ? 'EINVAL' : gntstName(status);
+  }
+}
