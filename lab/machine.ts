@@ -75,7 +75,8 @@ interface BootParameters {
 function qemuArguments(options: MachineOptions, parameters: BootParameters): string[] {
   const { prepared, mode = 'pv', memoryMib = DEFAULT_MEMORY_MIB, countInstructions } = options;
   const xen = [
-    'console=com1 com1=115200,8n1',
+    // Dumps of grant tables need room in the ring that `xl dmesg` reads.
+    'console=com1 com1=115200,8n1 conring_size=4m',
     `dom0_mem=${DOM0_MEMORY_MIB}M,max:${DOM0_MEMORY_MIB}M`,
     ...(mode === 'pvh-dom0' ? ['dom0=pvh dom0-iommu=none'] : []),
   ];

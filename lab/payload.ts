@@ -1,0 +1,45 @@
+// The daemon for dom0: the built command line as one module (a single file starts much sooner under
+// emulation), and the viewer's page beside it, in the layout of dist/. It is sent to a running
+// machine, so that a rebuilt daemon needs neither a new image nor a new boot.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { build } from 'esbuild';
+import type { Dom0 } from './dom0.ts';
+import { DOM0_PATHS } from './dom0-image.ts';
+import { REPOSITORY } from './sources.ts';
+
+const ENTRY = `${REPOSITORY}dist/src/cli/main.js`;
+const PAGE_FOLDER = `${REPOSITORY}dist/web`;
+
+/** The path of the command line in dom0, for `node`. */
+export const DAEMON_MAIN = `${DOM0_PATHS.daemon}/dist/src/cli/main.js`;
+
+/** CommonJS dependencies ask for `require`, which an ES module has to make for itself. */
+const REQUIRE =
+  "import { createRequire as makeRequire } from 'node:module';const require = makeRequire(import.meta.url);";
+
+async function bundle(): Promise<Uint8Array> {
+  const { outputFiles } = await build({
+    entryPoints: [ENTRY],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    external: ['koffi'],
+    banner: { js: REQUIRE },
+    write: false,
+    logLevel: 'silent',
+  });
+  return outputFiles[0]!.contents;
+}
+
+/** Puts the daemon as it is built now into dom0. @throws when it is not built */
+export async function deployDaemon(dom0: Dom0): Promise<void> {
+  if (!existsSync(ENTRY)) throw new Error(`${ENTRY} is not there: build first (npm run build)`);
+  const folder = DOM0_PATHS.daemon;
+  await dom0.writeFile(`${folder}/package.json`, readFileSync(`${REPOSITORY}package.json`));
+  await dom0.writeFile(DAEMON_MAIN, await bundle());
+  for (const name of readdirSync(PAGE_FOLDER)) {
+    if (name.endsWith('.map')) continue;
+    await dom0.writeFile(`${folder}/dist/web/${name}`, readFileSync(`${PAGE_FOLDER}/${name}`));
+  }
+}
