@@ -18,7 +18,7 @@ const ANSWER_GRACE_MS = 60_000;
 export interface Dom0Options {
   readonly runtime: Runtime;
   /** The agent's port on this machine's loopback. */
-  readonly port: number;
+  readonly agentPort: number;
   readonly token: string;
   /** The last lines of the machine's log, for errors. */
   readonly lastWords: () => string;
@@ -53,6 +53,14 @@ export class Dom0 {
 
   get runtime(): Runtime {
     return this.#options.runtime;
+  }
+
+  get agentPort(): number {
+    return this.#options.agentPort;
+  }
+
+  get token(): string {
+    return this.#options.token;
   }
 
   /** Whether the agent can be reached. */
@@ -141,12 +149,12 @@ export class Dom0 {
   }
 
   #ask({ method, path, body, timeoutMs }: Question): Promise<Buffer> {
-    const { port, token, runtime, lastWords } = this.#options;
+    const { agentPort, token, runtime, lastWords } = this.#options;
     return new Promise((resolve, reject) => {
       const asked = request(
         {
           host: '127.0.0.1',
-          port,
+          port: agentPort,
           method,
           path,
           agent: this.#agent,

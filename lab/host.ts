@@ -25,6 +25,8 @@ const SETTLE_TIMEOUT_MS = 60_000;
 const SETTLE_INTERVAL_MS = 500;
 /** Kernel messages of this level and below are warnings and worse (`<4>`, dmesg -r). */
 const WARNING_LEVEL = 4;
+/** The number in front also has the facility, in units of this. */
+const LEVELS = 8;
 
 /** The grants in use per Xen's dump. @throws when the dump is not whole */
 export function countActiveGrants(dump: string): number {
@@ -41,10 +43,9 @@ function countLines(text: string, pattern: RegExp): number {
   return text.split('\n').filter((line) => pattern.test(line)).length;
 }
 
-/** Watches one host, and remembers what its logs said up to now. */
+/** Watches one host. It takes the logs of Xen and of dom0's kernel as it reads them: have one per host. */
 export class HostWatch {
   readonly #dom0: Dom0;
-  #kernelLines = 0;
   readonly #xenComplaints: string[] = [];
 
   constructor(dom0: Dom0) {
@@ -57,7 +58,8 @@ export class HostWatch {
       'xl dmesg -c',
       'xl debug-keys g && xl dmesg -c',
       'lsevtchn 0',
-      'xenstore-control memreport /run/memreport && cat /run/memreport',
+      // xenstored appends to the file when it is there.
+      'rm -f /run/memreport; xenstore-control memreport /run/memreport && cat /run/memreport',
     ];
     const text = await this.#dom0.shell(commands.join(`; echo ${SEPARATOR}; `));
     const [xenLog, grants, ports, memory] = text.split(`${SEPARATOR}\n`);
@@ -95,13 +97,11 @@ export class HostWatch {
   /** Warnings and worse that Xen and dom0's kernel have said since the last call (the boot at first). */
   async complaints(): Promise<string[]> {
     this.#noteXenLog(await this.#dom0.output(['xl', 'dmesg', '-c']));
-    const kernel = (await this.#dom0.output(['dmesg', '-r'])).trimEnd().split('\n');
-    const fresh = kernel.slice(this.#kernelLines).filter((line) => {
+    const kernel = (await this.#dom0.output(['dmesg', '-r', '-c'])).split('\n').filter((line) => {
       const level = /^<(\d+)>/.exec(line)?.[1];
-      return level !== undefined && Number(level) % 8 <= WARNING_LEVEL;
+      return level !== undefined && Number(level) % LEVELS <= WARNING_LEVEL;
     });
-    this.#kernelLines = kernel.length;
-    return [...this.#xenComplaints.splice(0), ...fresh];
+    return [...this.#xenComplaints.splice(0), ...kernel];
   }
 
   #noteXenLog(text: string): void {

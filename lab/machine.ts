@@ -118,7 +118,7 @@ export class Machine implements AsyncDisposable {
     this.#qemu = qemu;
     this.dom0 = new Dom0({
       runtime: options.runtime,
-      port: parameters.agentPort,
+      agentPort: parameters.agentPort,
       token: parameters.token,
       lastWords: () => this.lastWords(),
     });

@@ -24,7 +24,8 @@ async function bundle(): Promise<Uint8Array> {
     platform: 'node',
     format: 'esm',
     target: 'node20',
-    external: ['koffi'],
+    // In dom0 there is no lab, and what it imports must not be asked for.
+    external: ['koffi', '*/lab/index.js'],
     banner: { js: REQUIRE },
     write: false,
     logLevel: 'silent',

@@ -1,0 +1,151 @@
+// The daemon in dom0, started and stopped by the lab, and a client of its HTTP API over QEMU's forwarded
+// port: what somebody outside would write against the contract in the documentation.
+import { until } from '../src/runtime/runtime.ts';
+import type { Dom0 } from './dom0.ts';
+import { DAEMON_PORT, type Machine } from './machine.ts';
+import { DAEMON_MAIN, deployDaemon } from './payload.ts';
+
+const PROCESS_NAME = 'xen-zcopy';
+const TOKEN_FILE = '/run/xen-zcopy.token';
+const TOKEN_BYTES = 16;
+const READY_TIMEOUT_MS = 120_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 60_000;
+const POLL_INTERVAL_MS = 250;
+
+/** What `GET /api/status` says of one display. */
+export interface DisplayStatus {
+  readonly connector: number | string;
+  readonly uniqueId: string;
+  readonly width: number;
+  readonly height: number;
+  readonly format: string | null;
+  readonly flips: number;
+  readonly flipsPerSecond: number;
+  readonly bytesCopied: number;
+  readonly path: string | null;
+}
+
+/** What `GET /api/status` says of one guest. */
+export interface GuestStatus {
+  readonly domid: number;
+  readonly name: string;
+  readonly state: string;
+  readonly displays: readonly DisplayStatus[];
+  readonly input: { readonly state: string } | null;
+  readonly held: Readonly<Record<string, number>>;
+  readonly refused: Readonly<Record<string, number>>;
+}
+
+export interface Status {
+  readonly guests: readonly GuestStatus[];
+  readonly host: { readonly provider: string; readonly paths: unknown };
+}
+
+/** An input event as `POST /api/guests/:domid/input` takes it; codes are Linux evdev codes. */
+export type InputEvent =
+  | { readonly type: 'key'; readonly code: number; readonly pressed: boolean }
+  | { readonly type: 'motion'; readonly dx: number; readonly dy: number }
+  | { readonly type: 'position'; readonly x: number; readonly y: number }
+  | { readonly type: 'wheel'; readonly delta: number };
+
+/** The daemon that runs in a machine's dom0. */
+export class Daemon {
+  readonly dom0: Dom0;
+  /** Where it can be reached on this machine. */
+  readonly origin: string;
+  readonly token: string;
+
+  private constructor(dom0: Dom0, port: number, token: string) {
+    this.dom0 = dom0;
+    this.origin = `http://127.0.0.1:${port}`;
+    this.token = token;
+  }
+
+  /** The address to open in a browser. */
+  get url(): string {
+    return `${this.origin}/?token=${this.token}`;
+  }
+
+  /**
+   * Sends the daemon as it is built now to dom0, starts it, and waits until it serves.
+   * @throws with what it said when it ends instead
+   */
+  static async start(machine: Pick<Machine, 'dom0' | 'daemonPort'>): Promise<Daemon> {
+    const { dom0, daemonPort } = machine;
+    await deployDaemon(dom0);
+    const token = Buffer.from(dom0.runtime.random.bytes(TOKEN_BYTES)).toString('hex');
+    await dom0.writeFile(TOKEN_FILE, `${token}\n`);
+    const daemon = new Daemon(dom0, daemonPort, token);
+    await daemon.restart();
+    return daemon;
+  }
+
+  /** Starts it again after stop(), with the same token. */
+  async restart(): Promise<void> {
+    const listen = `0.0.0.0:${DAEMON_PORT}`;
+    const argv = ['node', DAEMON_MAIN, 'serve', '--listen', listen, '--token-file', TOKEN_FILE];
+    await this.dom0.start({ name: PROCESS_NAME, argv, environment: {} });
+    await until(this.dom0.runtime, () => this.#serves(), {
+      what: 'the daemon in dom0 serves',
+      timeoutMs: READY_TIMEOUT_MS,
+      intervalMs: POLL_INTERVAL_MS,
+    }).catch(async (error: Error) => {
+      throw new Error(`${error.message}; it said:\n${await this.log()}`);
+    });
+  }
+
+  /** Ends it with a signal and waits for the end. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const end = await this.dom0.stop(PROCESS_NAME, { signal, timeoutMs: STOP_TIMEOUT_MS });
+    if (signal === 'SIGTERM' && end.code !== 0) {
+      const how = end.signal ?? `status ${end.code}`;
+      throw new Error(`the daemon ended with ${how}; it said:\n${await this.log()}`);
+    }
+  }
+
+  /** Everything it has written. */
+  log(): Promise<string> {
+    return this.dom0.log(PROCESS_NAME);
+  }
+
+  async status(): Promise<Status> {
+    return (await this.#ask('/api/status')).json() as Promise<Status>;
+  }
+
+  /** The guest of this domid as the daemon sees it now. */
+  async guest(domid: number): Promise<GuestStatus | undefined> {
+    return (await this.status()).guests.find((guest) => guest.domid === domid);
+  }
+
+  /** The picture on a screen now, as PNG. */
+  async png(domid: number, connector: number): Promise<Buffer> {
+    const answer = await this.#ask(`/api/guests/${domid}/displays/${connector}.png`);
+    return Buffer.from(await answer.arrayBuffer());
+  }
+
+  async input(domid: number, events: readonly InputEvent[]): Promise<void> {
+    await this.#ask(`/api/guests/${domid}/input`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(events),
+    });
+  }
+
+  async #serves(): Promise<boolean> {
+    const { running } = await this.dom0.processState(PROCESS_NAME);
+    if (!running) throw new Error('the daemon has ended');
+    return this.status().then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async #ask(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = { ...init.headers, authorization: `Bearer ${this.token}` };
+    const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+    const answer = await fetch(`${this.origin}${path}`, { ...init, headers, signal });
+    if (!answer.ok) throw new Error(`${path} answers ${answer.status}: ${await answer.text()}`);
+    return answer;
+  }
+}
