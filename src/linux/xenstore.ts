@@ -2,10 +2,10 @@
 // door to it, /dev/xen/xenbus, which takes and gives the same messages (xen/io/xs_wire.h).
 
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
 import { sockmsg } from '../abi/xs-wire.ts';
 import { FdWatcher } from '../posix/fd-watcher.ts';
 import { SysError } from '../runtime/errors.ts';
+import { connectUnixSocket } from '../xen/socket-channel.ts';
 import type { ByteChannel, ByteListener } from '../xen/xenstore.ts';
 import { type DeviceFile, openXenDevice, WITHOUT_XEN, XENBUS } from './device.ts';
 
@@ -13,67 +13,6 @@ import { type DeviceFile, openXenDevice, WITHOUT_XEN, XENBUS } from './device.ts
 const SOCKET_PATHS = ['/run/xenstored/socket', '/var/run/xenstored/socket'];
 /** What one wake-up of the device takes at most; the rest wakes us again. */
 const READ_BYTES = 64 * 1024;
-
-class SocketChannel implements ByteChannel {
-  readonly #socket: Socket;
-  #failure: Error | undefined;
-  #closedByUs = false;
-
-  /** Owns `socket`, which is connected. */
-  constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.on('error', (error) => {
-      this.#failure = error;
-    });
-  }
-
-  send(bytes: Uint8Array): void {
-    if (!this.#socket.destroyed) this.#socket.write(Uint8Array.from(bytes));
-  }
-
-  listen(listener: ByteListener): void {
-    this.#socket.on('data', (bytes) => listener.onBytes(bytes));
-    this.#socket.on('close', () => {
-      if (this.#closedByUs) listener.onClose();
-      else listener.onClose(connectionLost(this.#failure));
-    });
-  }
-
-  close(): void {
-    this.#closedByUs = true;
-    this.#socket.destroy();
-  }
-}
-
-function connectionLost(cause: Error | undefined): SysError {
-  return new SysError({
-    call: 'read',
-    errnoName: errnoNameOf(cause) ?? 'EPIPE',
-    context: 'xenstored ended the connection',
-    remedy: 'see whether xenstored still runs; it cannot be restarted on a living host',
-  });
-}
-
-function errnoNameOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
-}
-
-/** Connects to a xenstored's Unix socket. @throws SysError (ENOENT, ECONNREFUSED, EACCES) */
-export function connectXenstoreSocket(path: string): Promise<ByteChannel> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path });
-    const refuse = (error: Error) => {
-      const errnoName = errnoNameOf(error) ?? error.message;
-      const context = `connecting to xenstored at ${path}`;
-      reject(new SysError({ call: 'connect', errnoName, context }));
-    };
-    socket.once('error', refuse);
-    socket.once('connect', () => {
-      socket.off('error', refuse);
-      resolve(new SocketChannel(socket));
-    });
-  });
-}
 
 /** The kernel takes one message per write(2) and gives what there is, cut anywhere. */
 export class XenbusDeviceChannel implements ByteChannel {
@@ -141,7 +80,7 @@ export async function openXenstoreChannel(env: NodeJS.ProcessEnv): Promise<ByteC
   const named = env.XENSTORED_PATH;
   const ways: Way[] = (named === undefined ? SOCKET_PATHS : [named]).map((path) => ({
     path,
-    open: () => connectXenstoreSocket(path),
+    open: () => connectUnixSocket(path),
   }));
   if (named === undefined) {
     const open = async () => new XenbusDeviceChannel(openXenDevice(XENBUS));
