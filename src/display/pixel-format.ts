@@ -7,6 +7,8 @@ export interface PixelFormat {
   readonly name: string;
   /** Bits that one pixel takes in memory. */
   readonly bitsPerPixel: number;
+  /** Neighbouring pixels of a row that share their bytes: 2 for YUYV, otherwise 1. */
+  readonly pixelsPerUnit: number;
 }
 
 /** The number of a four-character code. */
@@ -15,8 +17,8 @@ export function fourcc(code: string): number {
   return ((d! << 24) | (c! << 16) | (b! << 8) | a!) >>> 0;
 }
 
-function format(code: string, name: string, bitsPerPixel: number): PixelFormat {
-  return { fourcc: fourcc(code), name, bitsPerPixel };
+function format(code: string, name: string, bitsPerPixel: number, pixelsPerUnit = 1): PixelFormat {
+  return { fourcc: fourcc(code), name, bitsPerPixel, pixelsPerUnit };
 }
 
 export const XRGB8888 = format('XR24', 'XRGB8888', 32);
@@ -27,7 +29,7 @@ export const XRGB1555 = format('XR15', 'XRGB1555', 16);
 export const ARGB1555 = format('AR15', 'ARGB1555', 16);
 export const XRGB4444 = format('XR12', 'XRGB4444', 16);
 export const ARGB4444 = format('AR12', 'ARGB4444', 16);
-export const YUYV = format('YUYV', 'YUYV', 16);
+export const YUYV = format('YUYV', 'YUYV', 16, 2);
 
 const formats: readonly PixelFormat[] = [
   XRGB8888,
@@ -48,7 +50,7 @@ export function pixelFormat(code: number): PixelFormat | undefined {
   return byFourcc.get(code);
 }
 
-/** Bytes of a row that the Linux frontend assumes: rows are padded to 32 bits (linux-frontends, trap 18). */
+/** Bytes of a row of whole 32-bit words: what our own frontends use. See geometry.ts for others' rows. */
 export function strideOf(width: number, bitsPerPixel: number): number {
   return 4 * Math.ceil((width * bitsPerPixel) / 32);
 }

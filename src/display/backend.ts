@@ -1,0 +1,99 @@
+// The display backend: displif version 1 for any number of guests (xen/include/public/io/displif.h).
+// The xenbus machinery says when a frontend comes and goes; here it gets a connection, whose connectors
+// show on the given output.
+
+import { XENDISPL_DRIVER_NAME, XENDISPL_FIELD_BE_VERSIONS } from '../abi/displif.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Scope } from '../runtime/scope.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
+import { Connection } from './connection.ts';
+import type { Connector } from './connector.ts';
+import type { DisplayOutput } from './output.ts';
+import { VERSIONS } from './published.ts';
+
+/** What is to be told about a connector that is connected now. */
+export interface ConnectorStatus {
+  readonly devid: number;
+  /** Position among the device's connectors, from 0. */
+  readonly connector: number;
+  readonly uniqueId: string;
+  /** Of the picture, or of the connector while nothing is shown; pixels. */
+  readonly width: number;
+  readonly height: number;
+  /** Name of the pixel format, or null while nothing is shown. */
+  readonly format: string | null;
+  /** Flips completed since the frontend connected. */
+  readonly flips: number;
+  readonly flipsPerSecond: number;
+  /** From the arrival of the last flip's request to its event; null before the first. */
+  readonly flipLatencyMs: number | null;
+  /** Bytes of frames that the output had to copy. */
+  readonly bytesCopied: number;
+  /** The way that frames take: the output's name. */
+  readonly path: string;
+}
+
+export interface DisplayBackendOptions {
+  readonly runtime: Runtime;
+  readonly output: DisplayOutput;
+}
+
+export class DisplayBackend implements BackendDriver {
+  readonly type = XENDISPL_DRIVER_NAME;
+  readonly #runtime: Runtime;
+  readonly #output: DisplayOutput;
+  readonly #connections = new Map<Connection, BackendDevice>();
+
+  constructor({ runtime, output }: DisplayBackendOptions) {
+    this.#runtime = runtime;
+    this.#output = output;
+  }
+
+  async announce(device: BackendDevice): Promise<void> {
+    await device.writeBackend(XENDISPL_FIELD_BE_VERSIONS, VERSIONS.join(','));
+  }
+
+  async connect(device: BackendDevice, scope: Scope): Promise<void> {
+    const connection = await Connection.open({
+      runtime: this.#runtime,
+      output: this.#output,
+      device,
+      scope,
+    });
+    this.#connections.set(connection, device);
+    scope.defer(() => {
+      this.#connections.delete(connection);
+    });
+  }
+
+  /** The guest's connectors that are connected now, in order. */
+  connectorsOf(domid: DomId): ConnectorStatus[] {
+    const statuses: ConnectorStatus[] = [];
+    for (const [connection, device] of this.#connections) {
+      if (device.guest.domid !== domid) continue;
+      for (const connector of connection.connectors) {
+        statuses.push(statusOf(device.devid, connector, this.#output.name));
+      }
+    }
+    return statuses.sort((a, b) => a.devid - b.devid || a.connector - b.connector);
+  }
+}
+
+function statusOf(devid: number, connector: Connector, path: string): ConnectorStatus {
+  const { info, meter, output, scanout } = connector;
+  const { picture } = scanout;
+  return {
+    devid,
+    connector: info.index,
+    uniqueId: info.uniqueId,
+    width: picture?.width ?? info.width,
+    height: picture?.height ?? info.height,
+    format: picture?.format.name ?? null,
+    flips: meter.flips,
+    flipsPerSecond: meter.flipsPerSecond,
+    flipLatencyMs: meter.latencyMs ?? null,
+    bytesCopied: output.bytesCopied,
+    path,
+  };
+}

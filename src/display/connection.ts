@@ -1,0 +1,148 @@
+// One connection of a display device: from the frontend's Initialised to its going away. Puts together
+// the connectors, the buffers and framebuffers that they share, and the output that shows them.
+//
+// Everything is owned by the connection's scope, and goes in this order: no more events from the guest,
+// no more reading by the output, no request in work, pages of the rings unmapped; then, when that is done
+// for every connector, the buffers.
+
+import { messageOf } from '../runtime/errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Scope } from '../runtime/scope.ts';
+import type { EventChannel, EventHandler } from '../xen/domain.ts';
+import type { Gref, Port } from '../xen/ids.ts';
+import type { BackendDevice } from '../xen/xenbus/driver.ts';
+import { Buffers, refuseBadGrant } from './buffers.ts';
+import { Connector, type Objects } from './connector.ts';
+import type { Cookie } from './cookie.ts';
+import { inTime } from './deadline.ts';
+import { type Framebuffer, Framebuffers } from './framebuffers.ts';
+import type { ConnectorInfo, DisplayOutput, OutputConnector } from './output.ts';
+import { checkVersion, type PublishedConnector, readConnectors } from './published.ts';
+import { Refusals } from './refusals.ts';
+import type { AttachRequest, CreateRequest, DetachRequest } from './requests.ts';
+
+export interface ConnectionParts {
+  readonly runtime: Runtime;
+  readonly output: DisplayOutput;
+  readonly device: BackendDevice;
+  readonly scope: Scope;
+}
+
+export class Connection implements Objects {
+  readonly connectors: Connector[] = [];
+  readonly #parts: ConnectionParts;
+  readonly #refusals: Refusals;
+  readonly #buffers: Buffers;
+  readonly #framebuffers: Framebuffers;
+
+  private constructor(parts: ConnectionParts) {
+    const { runtime, device, scope } = parts;
+    this.#parts = parts;
+    this.#refusals = new Refusals(runtime, device);
+    this.#buffers = new Buffers({ runtime, guest: device.guest });
+    this.#framebuffers = new Framebuffers(device.guest, (framebuffer) => this.#drop(framebuffer));
+    scope.defer(() => this.#buffers.close());
+    scope.defer(() => this.#framebuffers.close());
+  }
+
+  /**
+   * Reads what the frontend published, connects all of it, and serves. What was acquired before a failure
+   * is in the scope.
+   * @throws ProtocolViolation when what it published is unusable
+   * @throws SysError when the system has no room, or the guest did not offer a port that it published
+   */
+  static async open(parts: ConnectionParts): Promise<Connection> {
+    await checkVersion(parts.device);
+    const connection = new Connection(parts);
+    for (const published of await readConnectors(parts.device)) {
+      await connection.#connect(published);
+    }
+    return connection;
+  }
+
+  async create(request: CreateRequest): Promise<void> {
+    await this.#buffers.create(request);
+  }
+
+  async destroy(cookie: Cookie): Promise<void> {
+    const buffer = this.#buffers.live(cookie);
+    for (const framebuffer of [...buffer.framebuffers]) this.#framebuffers.detach(framebuffer);
+    await this.#buffers.release(buffer);
+  }
+
+  attach(request: AttachRequest): void {
+    this.#framebuffers.attach(this.#buffers.live(request.buffer), request);
+  }
+
+  detach({ framebuffer }: DetachRequest): void {
+    this.#framebuffers.detach(this.#framebuffers.get(framebuffer));
+  }
+
+  framebuffer(cookie: Cookie): Framebuffer {
+    return this.#framebuffers.get(cookie);
+  }
+
+  #drop(framebuffer: Framebuffer): void {
+    for (const { scanout } of this.connectors) scanout.drop(framebuffer);
+  }
+
+  async #connect(published: PublishedConnector): Promise<void> {
+    const { runtime, output, device } = this.#parts;
+    const { index, uniqueId, width, height } = published;
+    const { domid } = device.guest;
+    const scope = this.#parts.scope.child(`connector ${index}`);
+    let connector: Connector | undefined;
+
+    const controlPage = await this.#mapPage(scope, published.controlRing);
+    const eventPage = await this.#mapPage(scope, published.eventPage);
+    scope.defer(() => connector?.idle());
+    const info: ConnectorInfo = { domid, index, uniqueId, width, height };
+    const outputConnector = await output.connect(info);
+    scope.defer(() => this.#closeOutput(outputConnector));
+    const control = await this.#bind(scope, published.controlPort, () => connector?.serve());
+    // The frontend has nothing to say here: events need no confirmation, and it sends none (trap 8).
+    const events = await this.#bind(scope, published.eventPort, () => {});
+    const opened = new Connector({
+      runtime,
+      info,
+      objects: this,
+      output: outputConnector,
+      refusals: this.#refusals,
+      controlPage,
+      eventPage,
+      notifyControl: () => control.notify(),
+      notifyEvents: () => events.notify(),
+      fail: (error) => device.fail(error),
+    });
+    connector = opened;
+    this.connectors.push(opened);
+    scope.defer(() => {
+      opened.stop();
+      this.connectors.splice(this.connectors.indexOf(opened), 1);
+    });
+    // A notification that came before the handler had a connector was for requests that are there now.
+    void opened.serve();
+  }
+
+  async #mapPage(scope: Scope, ref: Gref): Promise<Uint8Array> {
+    const { domid, domain } = this.#parts.device.guest;
+    const mapping = domain.foreign.map({ domid, refs: [ref], writable: true });
+    return scope.own(await mapping.catch(refuseBadGrant)).bytes;
+  }
+
+  async #bind(scope: Scope, remotePort: Port, handler: EventHandler): Promise<EventChannel> {
+    const { domid, domain } = this.#parts.device.guest;
+    return scope.own(await domain.events.bindInterdomain({ remote: domid, remotePort, handler }));
+  }
+
+  /** An output that does not come to an end must not keep the guest from starting anew. */
+  async #closeOutput(connector: OutputConnector): Promise<void> {
+    const { runtime, device } = this.#parts;
+    const close = async () => connector[Symbol.asyncDispose]();
+    try {
+      await inTime(runtime, close(), 'closing a connector of the output');
+    } catch (error) {
+      device.log.error({ error }, messageOf(error));
+    }
+  }
+}
