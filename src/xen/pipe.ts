@@ -42,7 +42,7 @@ class PipeEnd implements PacedByteChannel {
       this.#break();
       return;
     }
-    this.#peer.#put(bytes.slice());
+    this.#peer.#put(new Uint8Array(bytes));
   }
 
   listen(listener: ByteListener): void {

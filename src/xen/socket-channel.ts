@@ -37,7 +37,7 @@ class SocketChannel implements PacedByteChannel {
       this.#socket.destroy();
       return;
     }
-    this.#socket.write(bytes.slice(), () => {
+    this.#socket.write(new Uint8Array(bytes), () => {
       if (!this.#closed && this.pendingBytes === 0) this.#listener?.onDrain?.();
     });
   }

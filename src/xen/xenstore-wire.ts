@@ -108,13 +108,14 @@ export function payloadLength(parts: readonly PayloadPart[]): number {
 export function encodeMessage(head: XenstoreHead, ...parts: readonly PayloadPart[]): Uint8Array {
   const length = payloadLength(parts);
   assert(length <= XENSTORE_PAYLOAD_MAX, `a payload of ${length} bytes`);
-  const bytes = Buffer.allocUnsafe(HEAD_BYTES + length);
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const bytes = new Uint8Array(HEAD_BYTES + length);
+  const buffer = Buffer.from(bytes.buffer);
+  const view = new DataView(bytes.buffer);
   const { type, requestId, transactionId } = head;
   sockmsg.write(view, 0, { type, req_id: requestId, tx_id: transactionId, len: length });
   let at = HEAD_BYTES;
   for (const part of parts) {
-    if (typeof part === 'string') bytes.write(part, at, 'latin1');
+    if (typeof part === 'string') buffer.write(part, at, 'latin1');
     else bytes.set(part, at);
     at += part.length;
   }

@@ -58,13 +58,13 @@ export interface ByteListener {
   onBytes(bytes: Uint8Array): void;
   /** Called once; `reason` is absent when we closed it ourselves. */
   onClose(reason?: Error): void;
-  /** A paced channel's other side has taken everything that was sent. */
+  /** Nothing waits on our side any more, after something did (paced channels only). */
   onDrain?(): void;
 }
 
 /** A byte stream that can be slowed down: what a server needs against a peer that does not read. */
 export interface PacedByteChannel extends ByteChannel {
-  /** Bytes that were sent and not yet taken by the other side. */
+  /** Bytes that were sent and still wait on our side for the other to make room. */
   readonly pendingBytes: number;
   /** Holds back what arrives until `resume`; it waits with the other side or in a bounded buffer. */
   pause(): void;

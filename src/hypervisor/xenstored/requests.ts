@@ -93,7 +93,7 @@ function writeValue(request: Request): Reply {
   const end = payload.indexOf(0);
   if (end < 0) throw new StoreError('EINVAL');
   const path = pathOf(request, decodeString(payload.subarray(0, end)));
-  write(contextOf(request), path, payload.subarray(end + 1));
+  write(contextOf(request), path, payload.slice(end + 1));
   return OK;
 }
 
