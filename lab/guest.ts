@@ -201,6 +201,16 @@ export class Guest {
     await this.shell('true', BOOT_TIMEOUT_MS);
   }
 
+  /** Resolves when the guest has written a node below its folder in xenstore, as a frontend does. */
+  async published(node: string): Promise<void> {
+    const exists = ['xenstore-exists', `/local/domain/${this.domid}/${node}`];
+    await until(this.dom0.runtime, async () => (await this.dom0.run(exists)).code === 0, {
+      what: `${this.name} publishes ${node}`,
+      timeoutMs: BOOT_TIMEOUT_MS,
+      intervalMs: POLL_INTERVAL_MS,
+    });
+  }
+
   /** Runs a line of shell in the guest to its end, however it ends. */
   run(command: string, timeoutMs = RUN_TIMEOUT_MS): Promise<RunResult> {
     return this.dom0.runInGuest(this.domid, { command, timeoutMs });

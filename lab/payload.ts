@@ -17,9 +17,10 @@ export const DAEMON_MAIN = `${DOM0_PATHS.daemon}/dist/src/cli/main.js`;
 const REQUIRE =
   "import { createRequire as makeRequire } from 'node:module';const require = makeRequire(import.meta.url);";
 
-async function bundle(): Promise<Uint8Array> {
+/** One module of a compiled file and all it imports, for the node of dom0. */
+async function bundle(entry: string): Promise<Uint8Array> {
   const { outputFiles } = await build({
-    entryPoints: [ENTRY],
+    entryPoints: [entry],
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -33,12 +34,19 @@ async function bundle(): Promise<Uint8Array> {
   return outputFiles[0]!.contents;
 }
 
+/** Runs one of the programs of lab/probes/ in dom0 and returns the JSON that it prints. @throws {CommandFailed} */
+export async function probe<T>(dom0: Dom0, name: string, ...args: string[]): Promise<T> {
+  const path = `${DOM0_PATHS.daemon}/probes/${name}.mjs`;
+  await dom0.writeFile(path, await bundle(`${REPOSITORY}dist/lab/probes/${name}.js`));
+  return JSON.parse(await dom0.output(['node', path, ...args])) as T;
+}
+
 /** Puts the daemon as it is built now into dom0. @throws when it is not built */
 export async function deployDaemon(dom0: Dom0): Promise<void> {
   if (!existsSync(ENTRY)) throw new Error(`${ENTRY} is not there: build first (npm run build)`);
   const folder = DOM0_PATHS.daemon;
   await dom0.writeFile(`${folder}/package.json`, readFileSync(`${REPOSITORY}package.json`));
-  await dom0.writeFile(DAEMON_MAIN, await bundle());
+  await dom0.writeFile(DAEMON_MAIN, await bundle(ENTRY));
   for (const name of readdirSync(PAGE_FOLDER)) {
     if (name.endsWith('.map')) continue;
     await dom0.writeFile(`${folder}/dist/web/${name}`, readFileSync(`${PAGE_FOLDER}/${name}`));
