@@ -56,11 +56,19 @@ async function makeDirectory(access: XenstoreAccess, directory: Directory): Prom
   for (const [key, value] of Object.entries(nodes)) await access.write(`${path}/${key}`, value);
 }
 
+/** What a device's directories hold besides what every device has. */
+export interface DeviceExtra {
+  readonly backend?: DeviceNodeValues;
+  readonly frontend?: DeviceNodeValues;
+  /** In the frontend's directory, but not for the guest to change (libxl's ro_front). */
+  readonly readOnlyFrontend?: DeviceNodeValues;
+}
+
 /** Gives the device to the guest: both directories in one transaction, both ends Initialising. */
 export function addDevice(
   store: Xenstore,
   device: PvDevice,
-  extra: { readonly backend?: DeviceNodeValues; readonly frontend?: DeviceNodeValues } = {},
+  extra: DeviceExtra = {},
 ): Promise<void> {
   const { backendDomid, domid } = device;
   const paths = devicePaths(device);
@@ -72,6 +80,13 @@ export function addDevice(
       reader: backendDomid,
       nodes: { backend: paths.backend, 'backend-id': `${backendDomid}`, state, ...extra.frontend },
     });
+    for (const [key, value] of Object.entries(extra.readOnlyFrontend ?? {})) {
+      await access.write(`${paths.frontend}/${key}`, value);
+      await access.setPermissions(`${paths.frontend}/${key}`, [
+        { domid: backendDomid, read: false, write: false },
+        { domid, read: true, write: false },
+      ]);
+    }
     await makeDirectory(access, {
       path: paths.backend,
       owner: backendDomid,
