@@ -24,6 +24,8 @@ export interface Window {
 export class AddressSpace {
   readonly #windows = new Map<number, Window>();
   readonly #parked = new Map<number, Mapping>();
+  /** Open windows of which the domain's thread has dropped its view already. */
+  readonly #unseen = new Set<number>();
   readonly #parks: boolean;
   #lastId = 0;
 
@@ -68,7 +70,8 @@ export class AddressSpace {
   /** Revokes the view; the caller gives back frames and handles. */
   close(window: Window): void {
     this.#windows.delete(window.id);
-    this.park(window.id, window.mapping);
+    if (this.#unseen.delete(window.id)) window.mapping[Symbol.dispose]();
+    else this.park(window.id, window.mapping);
   }
 
   /** Revokes a view, keeping its addresses for as long as another thread may look at them. */
@@ -77,9 +80,10 @@ export class AddressSpace {
     if (this.#parks) this.#parked.set(id, mapping);
   }
 
-  /** The domain's thread has no view of the closed window any more. */
+  /** The domain's thread has no view of a window any more. */
   viewDropped(id: number): void {
-    this.#parked.delete(id);
+    if (this.#windows.has(id)) this.#unseen.add(id);
+    else this.#parked.delete(id);
   }
 
   /** The domain's thread has ended. */

@@ -1,17 +1,18 @@
 // One domain as the hypervisor holds it: its tables, its windows into memory, and where it is in its life.
 
 import type { Mapping } from '../posix/mapping.ts';
-import type { DomId } from '../xen/ids.ts';
-import type { AddressSpace } from './address-space.ts';
+import type { DomId, Port } from '../xen/ids.ts';
+import type { AddressSpace, Window } from './address-space.ts';
 import type { EventPorts } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { Maptrack } from './maptrack.ts';
 
 /**
+ * `paused`: stopped by the toolstack; here for good, as its next step is to destroy it.
  * `shutdown`: stopped (by itself, or crashed), everything still in place until somebody destroys it.
  * `dying`: everything given back except frames of its own that others still map. `dead`: gone.
  */
-export type DomainState = 'running' | 'shutdown' | 'dying' | 'dead';
+export type DomainState = 'running' | 'paused' | 'shutdown' | 'dying' | 'dead';
 
 /** SHUTDOWN_* of xen/include/public/sched.h, those that we tell apart. */
 export type ShutdownReason = 'poweroff' | 'reboot' | 'crash';
@@ -33,6 +34,12 @@ export interface VirtualCpu {
   stopped(): void;
 }
 
+/** The page that a domain shares with xenstored, and the domain's end of its event channel. */
+export interface StoreRing {
+  readonly window: Window;
+  readonly port: Port;
+}
+
 export interface HostedDomain {
   readonly domid: DomId;
   readonly name: string;
@@ -43,6 +50,8 @@ export interface HostedDomain {
   readonly sharedInfo: Mapping;
   readonly sharedInfoFrame: Uint32Array;
   readonly space: AddressSpace;
+  /** Made by the domain builder; domain 0, which runs xenstored, has none. */
+  storeRing: StoreRing | undefined;
   state: DomainState;
   shutdownReason: ShutdownReason | undefined;
   cpu: VirtualCpu | undefined;

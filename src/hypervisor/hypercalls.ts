@@ -58,6 +58,8 @@ export interface HypercallPort {
   /** Pages that our grant table may have. */
   readonly maxGrantFrames: number;
   readonly sharedInfo: Uint8Array;
+  /** The page and port to xenstored; domain 0 has none. */
+  readonly store: { readonly page: Uint8Array; readonly port: Port } | undefined;
   call<N extends HypercallName>(name: N, request: HypercallRequest<N>): Promise<HypercallResult<N>>;
   /** EVTCHNOP_send; does nothing when the port is closed. */
   notify(port: Port): void;

@@ -1,7 +1,7 @@
 // Xen in this process: the machine's memory, the domains, and the calls by which domains ask for
 // something. What it does not reproduce of the real one stands in docs/fidelity.md.
 //
-// A domain's life: created, running, shut down (by itself or crashed), destroyed. Destroying takes away at
+// A domain's life: created, running, stopped (by itself, crashed, or paused by the toolstack), destroyed. Destroying takes away at
 // once everything it mapped, all ports and all of its frames that nobody maps; while others map some
 // the domain is dying, visible with those who hold it; with the last of them it is dead.
 
@@ -11,6 +11,7 @@ import { SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { DOM0, type DomId, domId } from '../xen/ids.ts';
 import { AddressSpace } from './address-space.ts';
+import type { HypervisorBooks } from './books.ts';
 import { DEFAULT_MAX_EVENT_CHANNELS, EventPorts } from './event-channels.ts';
 import { unmapGrants } from './grant-operations.ts';
 import { DEFAULT_MAX_GRANT_FRAMES, GrantTable } from './grant-table.ts';
@@ -49,30 +50,6 @@ export interface DomainOptions {
 /** Learns that a domain was created or went into another state. */
 export type DomainListener = (domid: DomId, state: DomainState) => void;
 
-/** What a domain has and uses; all zero but the page of its grant table for one that holds nothing. */
-export interface DomainBooks {
-  readonly domid: DomId;
-  readonly name: string;
-  readonly state: DomainState;
-  /** Frames of its own, those that only others' mappings keep included. */
-  readonly frames: number;
-  /** Entries of its grant table that are mapped. */
-  readonly grantsMapped: number;
-  /** Grants of others that it maps. */
-  readonly maptrackUsed: number;
-  readonly ports: number;
-  readonly windows: number;
-  /** How many of its grants each domain maps. */
-  readonly mappedBy: ReadonlyMap<DomId, number>;
-}
-
-export interface HypervisorBooks {
-  readonly freeFrames: number;
-  /** Frames of the hypervisor's own: grant tables and shared info pages. */
-  readonly xenFrames: number;
-  readonly domains: readonly DomainBooks[];
-}
-
 export class Hypervisor implements HypercallWorld, Disposable {
   readonly memory: MachineMemory;
   readonly #runtime: Runtime;
@@ -104,6 +81,7 @@ export class Hypervisor implements HypercallWorld, Disposable {
       ...this.#makeTables(domid, { ...DEFAULT_LIMITS, ...limits }),
       name,
       space: new AddressSpace({ otherThread }),
+      storeRing: undefined,
       state: 'running',
       shutdownReason: undefined,
       cpu: undefined,
@@ -134,6 +112,12 @@ export class Hypervisor implements HypercallWorld, Disposable {
     if (domain.state !== 'running') return;
     domain.shutdownReason = reason;
     this.#enterState(domain, 'shutdown');
+  }
+
+  /** Stops a domain from outside; the toolstack does it before it destroys one. */
+  pause(domid: DomId): void {
+    const domain = this.#existing(domid);
+    if (domain.state === 'running') this.#enterState(domain, 'paused');
   }
 
   /** Takes everything away from a domain. Does nothing when it is dying or dead. */

@@ -38,6 +38,11 @@ export class LocalPort implements HypercallPort {
     return this.#domain.sharedInfo.bytes;
   }
 
+  get store(): HypercallPort['store'] {
+    const ring = this.#domain.storeRing;
+    return ring && { page: ring.window.mapping.bytes, port: ring.port };
+  }
+
   async call<N extends HypercallName>(
     name: N,
     request: HypercallRequest<N>,

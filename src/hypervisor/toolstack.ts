@@ -1,0 +1,203 @@
+// What `xl create` and `xl destroy` write into xenstore, for guests of the hypervisor in this process:
+// the domain's home, its displays and its keyboard, with the permissions that libxl sets
+// (libxl_create.c, libxl_vdispl.c and libxl_vkb.c of the Xen tree say which nodes there are).
+//
+// Invariant: a guest can read what is said about it and write only below its own device directories and the
+// nodes that are meant for it; what the backend goes by belongs to domain 0.
+
+import { PAGE_SIZE } from '../abi/page.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { DOM0, type DomId } from '../xen/ids.ts';
+import {
+  addDevice,
+  type DeviceNodeValues,
+  type PvDevice,
+  removeDevice,
+} from '../xen/xenbus/toolstack.ts';
+import type { Xenstore, XenstoreAccess, XenstorePermission } from '../xen/xenstore.ts';
+import type { HostedDomain, ShutdownReason } from './hosted-domain.ts';
+
+/** One connector of the guest's display. */
+export interface DisplayConfig {
+  /** By which a user tells displays apart. */
+  readonly uniqueId: string;
+  readonly width: number;
+  readonly height: number;
+}
+
+export interface KeyboardConfig {
+  readonly uniqueId?: string;
+  /** The pointer sends positions in this range. */
+  readonly absolute?: { readonly width: number; readonly height: number };
+}
+
+/** The devices of a guest, as in its xl.cfg. */
+export interface GuestDevices {
+  /** Connectors of its one display, in their order. */
+  readonly displays?: readonly DisplayConfig[];
+  /** The backend allocates the display's buffers. */
+  readonly beAlloc?: boolean;
+  readonly keyboard?: true | KeyboardConfig;
+}
+
+/** Nodes of the home that the guest may write. */
+const GUEST_WRITABLE = ['control/shutdown', 'data', 'drivers', 'feature', 'attr', 'error'];
+/** Directories of the home that it may only read. */
+const GUEST_READABLE = ['cpu', 'memory', 'device', 'control', 'store'];
+
+export interface DeviceSpec {
+  readonly device: PvDevice;
+  readonly backend: DeviceNodeValues;
+  /** Readable, not writable for the guest (libxl's ro_front). */
+  readonly readOnlyFrontend: DeviceNodeValues;
+}
+
+/** `/local/domain/N`. */
+export function homeOf(domid: DomId): string {
+  return `/local/domain/${domid}`;
+}
+
+/** What a guest's devices are in xenstore. */
+export function deviceSpecs(domid: DomId, devices: GuestDevices): DeviceSpec[] {
+  const { displays = [], beAlloc = false, keyboard } = devices;
+  const specs: DeviceSpec[] = [];
+  const at = { backendDomid: DOM0, domid, devid: 0 };
+  if (displays.length > 0) {
+    specs.push({
+      device: { ...at, backendType: 'vdispl', frontendType: 'vdispl' },
+      backend: {},
+      readOnlyFrontend: displayNodes(displays, beAlloc),
+    });
+  }
+  if (keyboard) {
+    specs.push({
+      device: { ...at, backendType: 'vinput', frontendType: 'vkbd' },
+      backend: keyboardNodes(keyboard === true ? {} : keyboard),
+      readOnlyFrontend: {},
+    });
+  }
+  return specs;
+}
+
+/** Writes the home of domain 0, as xen-init-dom0 does when a host starts. */
+export function writeDom0Home(store: Xenstore): Promise<void> {
+  return store.transaction((access) =>
+    writeAll(access, homeOf(DOM0), { name: 'Domain-0', domid: `${DOM0}` }),
+  );
+}
+
+/** Writes the home of a domain that was just built. */
+export async function writeHome(
+  store: Xenstore,
+  { domid, name, limits, storeRing }: HostedDomain,
+  { uuid, devices }: { uuid: string; devices: readonly DeviceSpec[] },
+): Promise<void> {
+  const home = homeOf(domid);
+  const memoryKiB = String((limits.maxFrames * PAGE_SIZE) / 1024);
+  await store.transaction(async (access) => {
+    await access.remove(home);
+    await makeNode(access, home, readableBy(domid));
+    for (const key of GUEST_READABLE) await makeNode(access, `${home}/${key}`, readableBy(domid));
+    for (const key of GUEST_WRITABLE) await makeNode(access, `${home}/${key}`, ownedBy(domid));
+    await writeAll(access, home, {
+      name,
+      domid: `${domid}`,
+      vm: `/vm/${uuid}`,
+      'memory/target': memoryKiB,
+      'memory/static-max': memoryKiB,
+      'cpu/0/availability': 'online',
+      'store/port': `${storeRing?.port ?? ''}`,
+      'store/ring-ref': `${storeRing?.window.frames[0] ?? ''}`,
+    });
+    await writeAll(access, `/vm/${uuid}`, { name, uuid });
+  });
+  for (const { device, backend, readOnlyFrontend } of devices) {
+    await addDevice(store, device, { backend, readOnlyFrontend });
+  }
+}
+
+/** Asks the guest to stop; it is free not to (docs/misc/xenstore-paths.pandoc, control/shutdown). */
+export function requestShutdown(
+  store: Xenstore,
+  domid: DomId,
+  reason: Exclude<ShutdownReason, 'crash'>,
+): Promise<void> {
+  return store.write(`${homeOf(domid)}/control/shutdown`, reason);
+}
+
+/** Has the backends close the guest's devices, bounded in time, and removes their directories. */
+export async function removeDevices(
+  runtime: Runtime,
+  store: Xenstore,
+  devices: readonly DeviceSpec[],
+): Promise<void> {
+  await Promise.all(
+    devices.map(async ({ device }) => {
+      try {
+        await removeDevice(runtime, store, device);
+      } catch (error) {
+        const { domid, backendType } = device;
+        runtime.log.warn({ err: error, domid, backendType }, 'a backend did not close in time');
+      }
+    }),
+  );
+  for (const { device } of devices) {
+    await store.remove(`${homeOf(DOM0)}/backend/${device.backendType}/${device.domid}`);
+  }
+}
+
+/** Removes the home of a domain that is gone. */
+export function removeHome(store: Xenstore, domid: DomId, uuid: string): Promise<void> {
+  return store.transaction(async (access) => {
+    await access.remove(homeOf(domid));
+    await access.remove(`/vm/${uuid}`);
+  });
+}
+
+function displayNodes(displays: readonly DisplayConfig[], beAlloc: boolean): DeviceNodeValues {
+  const nodes: Record<string, string> = { 'be-alloc': beAlloc ? '1' : '0' };
+  for (const [connector, { uniqueId, width, height }] of displays.entries()) {
+    nodes[`${connector}/resolution`] = `${width}x${height}`;
+    nodes[`${connector}/unique-id`] = uniqueId;
+  }
+  return nodes;
+}
+
+function keyboardNodes({ uniqueId, absolute }: KeyboardConfig): DeviceNodeValues {
+  const nodes: Record<string, string> = {};
+  if (uniqueId !== undefined) nodes['unique-id'] = uniqueId;
+  if (absolute) {
+    nodes['feature-abs-pointer'] = '1';
+    nodes.width = `${absolute.width}`;
+    nodes.height = `${absolute.height}`;
+  }
+  return nodes;
+}
+
+function readableBy(domid: DomId): XenstorePermission[] {
+  return [
+    { domid: DOM0, read: false, write: false },
+    { domid, read: true, write: false },
+  ];
+}
+
+function ownedBy(domid: DomId): XenstorePermission[] {
+  return [{ domid, read: false, write: false }];
+}
+
+async function makeNode(
+  access: XenstoreAccess,
+  path: string,
+  permissions: readonly XenstorePermission[],
+): Promise<void> {
+  await access.mkdir(path);
+  await access.setPermissions(path, permissions);
+}
+
+async function writeAll(
+  access: XenstoreAccess,
+  root: string,
+  nodes: DeviceNodeValues,
+): Promise<void> {
+  for (const [key, value] of Object.entries(nodes)) await access.write(`${root}/${key}`, value);
+}

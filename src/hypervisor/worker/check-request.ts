@@ -1,0 +1,98 @@
+// The shape of what a guest's thread sends: checked once, as a whole, before anything is done with it.
+// Numbers are brought into their range here; whether they name something is the hypercall's question.
+
+import { DOMID_FIRST_RESERVED } from '../../abi/xen.ts';
+import { ProtocolViolation } from '../../runtime/errors.ts';
+import type { HypercallName, HypercallRequest } from '../hypercalls.ts';
+import type { CallMessage, DroppedMessage } from './messages.ts';
+
+/** Frames or grants in one call, as /dev/xen/gntdev's limit of one mapping; 256 MiB. */
+const MAX_BATCH = 64 * 1024;
+/** Closed windows in one message. */
+const MAX_DROPPED = 64 * 1024;
+const U32_MAX = 0xffff_ffff;
+
+type Fields = Readonly<Record<string, unknown>>;
+type Checks = { readonly [N in HypercallName]: (request: Fields) => HypercallRequest<N> };
+
+const CHECKS: Checks = {
+  populate: ({ pages }) => ({ pages: integer(pages, { min: 1, max: U32_MAX }) }),
+  decrease: ({ frames }) => ({ frames: numbers(frames) }),
+  closeWindow: ({ window }) => ({ window: integer(window) }),
+  setupGrantTable: ({ frames }) => ({ frames: integer(frames, { min: 1, max: U32_MAX }) }),
+  mapGrants: ({ domid, refs, writable }) => ({
+    domid: domainNumber(domid) as HypercallRequest<'mapGrants'>['domid'],
+    refs: numbers(refs),
+    writable: boolean(writable),
+  }),
+  unmapGrants: ({ window }) => ({ window: integer(window) }),
+  allocUnbound: ({ remote }) => ({
+    remote: domainNumber(remote) as HypercallRequest<'allocUnbound'>['remote'],
+  }),
+  bindInterdomain: ({ remote, remotePort }) => ({
+    remote: domainNumber(remote) as HypercallRequest<'bindInterdomain'>['remote'],
+    remotePort: integer(remotePort) as HypercallRequest<'bindInterdomain'>['remotePort'],
+  }),
+  closePort: ({ port }) => ({ port: integer(port) as HypercallRequest<'closePort'>['port'] }),
+  shutdown: ({ reason }) => {
+    if (reason === 'poweroff' || reason === 'reboot' || reason === 'crash') return { reason };
+    throw malformed(`a shutdown for ${String(reason)}`);
+  },
+};
+
+/** @throws ProtocolViolation `malformed-hypercall` for anything that is not a message of a guest */
+export function checkMessage(message: unknown): CallMessage | DroppedMessage {
+  const fields = object(message);
+  const { call, id, request, dropped } = fields;
+  if (dropped !== undefined) return { dropped: windows(dropped) };
+  if (typeof call !== 'string' || !Object.hasOwn(CHECKS, call)) {
+    throw malformed(`no hypercall: ${String(call)}`);
+  }
+  return { call: call as HypercallName, id: integer(id), request };
+}
+
+/** @throws ProtocolViolation `malformed-hypercall` */
+export function checkRequest<N extends HypercallName>(
+  name: N,
+  request: unknown,
+): HypercallRequest<N> {
+  return CHECKS[name](object(request));
+}
+
+function malformed(detail: string): ProtocolViolation {
+  return new ProtocolViolation('malformed-hypercall', 'XEN_EINVAL', detail);
+}
+
+function object(value: unknown): Fields {
+  if (typeof value === 'object' && value !== null) return value as Fields;
+  throw malformed(`a ${typeof value} where an object belongs`);
+}
+
+function integer(value: unknown, { min = 0, max = U32_MAX } = {}): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
+    return value;
+  }
+  throw malformed(`${String(value)} where a number from ${min} to ${max} belongs`);
+}
+
+function domainNumber(value: unknown): number {
+  return integer(value, { max: DOMID_FIRST_RESERVED - 1 });
+}
+
+function boolean(value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw malformed(`a ${typeof value} where a boolean belongs`);
+}
+
+/** A private copy: the array may lie in memory that the guest shares with us. */
+function numbers(value: unknown): Uint32Array {
+  if (value instanceof Uint32Array && value.length > 0 && value.length <= MAX_BATCH) {
+    return Uint32Array.from(value);
+  }
+  throw malformed(`an array of 1 to ${MAX_BATCH} numbers belongs there`);
+}
+
+function windows(value: unknown): readonly number[] {
+  if (Array.isArray(value) && value.length <= MAX_DROPPED) return value.map((id) => integer(id));
+  throw malformed('a list of windows belongs there');
+}
