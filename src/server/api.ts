@@ -1,0 +1,119 @@
+// The HTTP API: what each route answers. Access has been checked when a handler runs.
+
+import type { DaemonView } from '../daemon/view.ts';
+import type { GuestInput } from '../input/guest-input.ts';
+import { screenPng } from '../outputs/image/png.ts';
+import { UsageError } from '../runtime/errors.ts';
+import { type DomId, domId } from '../xen/ids.ts';
+import { insideArea, sendInput } from './guest-hands.ts';
+import { HttpError } from './http-error.ts';
+import { parseControlRequest, parseInputEvents } from './messages.ts';
+import type { Metrics } from './metrics.ts';
+
+export interface Answer {
+  readonly type: string;
+  readonly body: Buffer | string;
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST';
+  readonly path: RegExp;
+  /** `parameters` are the groups of `path`; `body` is the request's JSON text, empty for GET. */
+  handle(parameters: readonly string[], body: string): Promise<Answer>;
+}
+
+const JSON_TYPE = 'application/json; charset=utf-8';
+
+/** An answer in JSON. */
+export function jsonAnswer(value: unknown): Answer {
+  return { type: JSON_TYPE, body: `${JSON.stringify(value)}\n` };
+}
+
+export function apiRoutes(view: DaemonView, metrics: Metrics): readonly Route[] {
+  return [
+    {
+      method: 'GET',
+      path: /^\/api\/status$/,
+      handle: async () => jsonAnswer(view.status()),
+    },
+    {
+      method: 'GET',
+      path: /^\/api\/guests\/(\d{1,5})\/displays\/(\d{1,3})\.png$/,
+      handle: ([guest, connector]) => pictureOf(view, guest!, Number(connector)),
+    },
+    {
+      method: 'POST',
+      path: /^\/api\/guests\/(\d{1,5})\/input$/,
+      handle: async ([guest], body) => postInput(view, guest!, body),
+    },
+    {
+      method: 'POST',
+      path: /^\/api\/guests\/(\d{1,5})\/control$/,
+      handle: ([guest], body) => postControl(view, guest!, body),
+    },
+    {
+      method: 'GET',
+      path: /^\/metrics$/,
+      handle: async () => ({ type: metrics.contentType, body: await metrics.text() }),
+    },
+  ];
+}
+
+function guestNumber(text: string): DomId {
+  try {
+    return domId(Number(text));
+  } catch {
+    throw new HttpError(404, `${text} is not a domain's number`);
+  }
+}
+
+async function pictureOf(view: DaemonView, guest: string, connector: number): Promise<Answer> {
+  const domid = guestNumber(guest);
+  const screen = view.screen(domid, connector);
+  if (!screen) throw new HttpError(404, `guest ${domid} has no display ${connector} connected`);
+  const png = await screenPng(screen);
+  if (!png) throw new HttpError(409, `display ${connector} of guest ${domid} shows nothing now`);
+  return { type: 'image/png', body: png };
+}
+
+function postInput(view: DaemonView, guest: string, body: string): Answer {
+  const domid = guestNumber(guest);
+  const events = parseInputEvents(body);
+  const input = view.input(domid);
+  if (!input) throw new HttpError(404, `guest ${domid} has no keyboard or pointer`);
+  if (input.state !== 'connected') {
+    throw new HttpError(409, `the input of guest ${domid} is ${input.state}, not connected`);
+  }
+  checkPositions(events, input);
+  for (const event of events) sendInput(input, event);
+  for (const display of view.status().guests.find((row) => row.domid === domid)?.displays ?? []) {
+    view.screen(domid, display.connector)?.stir();
+  }
+  return jsonAnswer({ sent: events.length });
+}
+
+/** @throws HttpError 400 when a position lies outside the guest's area */
+function checkPositions(events: ReturnType<typeof parseInputEvents>, { area }: GuestInput): void {
+  const outside = events.findIndex((event) => !insideArea(event, area));
+  if (outside < 0) return;
+  throw new HttpError(400, `[${outside}]: the guest's area is ${area.width}x${area.height}`);
+}
+
+async function postControl(view: DaemonView, guest: string, body: string): Promise<Answer> {
+  const { controls } = view;
+  if (!controls) {
+    throw new HttpError(404, "guests are started and stopped by this host's toolstack");
+  }
+  const domid = guestNumber(guest);
+  const { action } = parseControlRequest(body);
+  if (!view.status().guests.some((row) => row.domid === domid)) {
+    throw new HttpError(404, `there is no guest ${domid}`);
+  }
+  try {
+    await controls.act(domid, action);
+  } catch (error) {
+    if (error instanceof UsageError) throw new HttpError(409, error.message);
+    throw error;
+  }
+  return jsonAnswer({ done: action });
+}

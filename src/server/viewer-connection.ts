@@ -1,0 +1,191 @@
+// One page (or program) on the WebSocket /api/view: which screens it sees, what it sends to guests.
+//
+// Invariants: what it watches is exactly what it last asked for, as far as that exists; it gets at most one
+// update per screen and one status at a time; everything it holds down is released when it goes. A
+// message that is not of the protocol ends the connection with the reason.
+
+import type { RawData, WebSocket } from 'ws';
+import type { DaemonView } from '../daemon/view.ts';
+import type { ScreenKey, ViewerMessage } from '../outputs/browser/protocol.ts';
+import { ScreenViewer, type ViewerTransport } from '../outputs/browser/screen-viewer.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { type DomId, domId } from '../xen/ids.ts';
+import { GuestHands } from './guest-hands.ts';
+import { HttpError } from './http-error.ts';
+import { parseViewerMessage } from './messages.ts';
+
+/** A viewer that has not taken this much yet does not get another status. */
+const STATUS_BACKLOG_BYTES = 64 * 1024;
+
+/** WebSocket close codes (RFC 6455, section 7.4.1). */
+const CLOSE_GOING_AWAY = 1001;
+const CLOSE_UNSUPPORTED_DATA = 1003;
+const CLOSE_POLICY_VIOLATION = 1008;
+const CLOSE_INTERNAL_ERROR = 1011;
+
+/** Bytes of a close reason (RFC 6455, section 5.5). */
+const MAX_REASON_BYTES = 123;
+
+export class ViewerConnection {
+  readonly #socket: WebSocket;
+  readonly #runtime: Runtime;
+  readonly #view: DaemonView;
+  readonly #transport: ViewerTransport;
+  #wanted: readonly ScreenKey[] = [];
+  readonly #viewers = new Map<string, ScreenViewer>();
+  readonly #hands = new Map<DomId, GuestHands>();
+  #answeredPing = true;
+
+  constructor(
+    socket: WebSocket,
+    { runtime, view, local }: { runtime: Runtime; view: DaemonView; local: boolean },
+  ) {
+    this.#socket = socket;
+    this.#runtime = runtime;
+    this.#view = view;
+    this.#transport = {
+      local,
+      send: (message) => this.#send(message),
+      fail: (reason) => this.#end(CLOSE_INTERNAL_ERROR, messageOf(reason)),
+    };
+    socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
+    socket.on('pong', () => {
+      this.#answeredPing = true;
+    });
+    socket.on('close', () => this.#release());
+    socket.on('error', (error) => runtime.log.debug({ error }, 'a viewer’s connection broke'));
+  }
+
+  /** Watches what was asked for, as far as it exists now; called when screens came or went. */
+  reconcile(): void {
+    const wanted = new Map(this.#wanted.map((key) => [keyOf(key), key]));
+    for (const [name, viewer] of this.#viewers) {
+      const key = wanted.get(name);
+      if (key && this.#screenOf(key) === viewer.screen) continue;
+      viewer[Symbol.dispose]();
+      this.#viewers.delete(name);
+    }
+    for (const [name, key] of wanted) {
+      const screen = this.#screenOf(key);
+      if (!screen || this.#viewers.has(name)) continue;
+      const onClosed = () => this.#viewers.delete(name);
+      const transport = this.#transport;
+      this.#viewers.set(name, new ScreenViewer(this.#runtime, { screen, transport, onClosed }));
+    }
+  }
+
+  /** Tells the page the state of everything, unless it is still busy with what it was told before. */
+  sendStatus(text: string): void {
+    if (this.#socket.bufferedAmount > STATUS_BACKLOG_BYTES) return;
+    this.#socket.send(text, ignoreFailure);
+  }
+
+  /** Ends a connection whose other end has not answered the last ping, or pings it again. */
+  checkAlive(): void {
+    if (!this.#answeredPing) {
+      this.#socket.terminate();
+      return;
+    }
+    this.#answeredPing = false;
+    this.#socket.ping();
+  }
+
+  /** Says goodbye; the socket closes when the other end has answered. */
+  close(): void {
+    this.#end(CLOSE_GOING_AWAY, 'the server is stopping');
+  }
+
+  /** Closes the socket without waiting for the other end. */
+  terminate(): void {
+    this.#socket.terminate();
+  }
+
+  #receive(data: RawData, isBinary: boolean): void {
+    if (isBinary) {
+      this.#end(CLOSE_UNSUPPORTED_DATA, 'messages to the server are JSON text');
+      return;
+    }
+    try {
+      this.#act(parseViewerMessage(data.toString()));
+    } catch (error) {
+      if (!(error instanceof HttpError)) throw error;
+      this.#end(CLOSE_POLICY_VIOLATION, error.message);
+    }
+  }
+
+  #act(message: ViewerMessage): void {
+    switch (message.type) {
+      case 'watch':
+        this.#wanted = message.screens;
+        this.reconcile();
+        break;
+      case 'drawn':
+        this.#viewers.get(keyOf(message))?.drawn(message.frame);
+        break;
+      case 'input':
+        this.#handsOn(domId(message.domid))?.send(message.events);
+        this.#stir(message.domid);
+        break;
+      case 'release':
+        this.#hands.get(domId(message.domid))?.release();
+        break;
+    }
+  }
+
+  /** This viewer's hands on the guest's input as it is now; a restarted driver has a new one. */
+  #handsOn(domid: DomId): GuestHands | undefined {
+    const input = this.#view.input(domid);
+    if (!input) return undefined;
+    let hands = this.#hands.get(domid);
+    if (hands?.input !== input) {
+      hands = new GuestHands(input);
+      this.#hands.set(domid, hands);
+    }
+    return hands;
+  }
+
+  #stir(domid: number): void {
+    for (const { screen } of this.#viewers.values()) {
+      if (screen.info.domid === domid) screen.stir();
+    }
+  }
+
+  #screenOf({ domid, connector }: ScreenKey) {
+    return this.#view.screen(domId(domid), connector);
+  }
+
+  #send(message: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#socket.send(message, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
+  #end(code: number, reason: string): void {
+    this.#socket.close(code, clipped(reason));
+  }
+
+  #release(): void {
+    this.#wanted = [];
+    this.reconcile();
+    for (const hands of this.#hands.values()) hands.release();
+    this.#hands.clear();
+  }
+}
+
+/** A text that could not be sent went to a page that is gone; its close event does the rest. */
+function ignoreFailure(): void {}
+
+function keyOf({ domid, connector }: ScreenKey): string {
+  return `${domid}/${connector}`;
+}
+
+/** At most as many bytes of `reason` as a close message has room for. */
+function clipped(reason: string): Buffer {
+  return Buffer.from(
+    Buffer.from(reason)
+      .subarray(0, MAX_REASON_BYTES)
+      .toString()
+      .replace(/\uFFFD$/, ''),
+  );
+}

@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { WebSocket } from 'ws';
+import type { DaemonStatus } from '../../src/daemon/status.ts';
+import type { ServerMessage, ViewerMessage } from '../../src/outputs/browser/protocol.ts';
+import { systemRuntime, until } from '../../src/runtime/runtime.ts';
+import { ViewerServer } from '../../src/server/server.ts';
+import { MAX_VIEWERS } from '../../src/server/viewers.ts';
+import { noisyPicture } from '../outputs/pictures.ts';
+import { ViewerModel } from '../outputs/viewer-model.ts';
+import { ScriptedView } from './scripted-view.ts';
+
+const token = 'a token/with odd&characters=';
+const runtime = systemRuntime();
+
+async function serve(context: TestContext) {
+  const view = new ScriptedView(runtime);
+  const guest = view.addGuest(1, 'paint');
+  const screen = await view.connect(1);
+  const server = await ViewerServer.start(runtime, { view, host: '127.0.0.1', port: 0, token });
+  context.after(() => server[Symbol.asyncDispose]());
+  return { view, guest, screen, server };
+}
+
+/** A program on the viewer protocol that draws what it gets at once. */
+class Client {
+  readonly socket: WebSocket;
+  readonly model = new ViewerModel();
+  statuses: DaemonStatus[] = [];
+  updates = 0;
+  closed: { code: number; reason: string } | undefined;
+  refused: number | undefined;
+  draws = true;
+
+  constructor(
+    port: number,
+    { query = `?token=${encodeURIComponent(token)}`, headers = {}, path = '/api/view' } = {},
+  ) {
+    this.socket = new WebSocket(`ws://127.0.0.1:${port}${path}${query}`, { headers });
+    this.socket.on('message', (data: Buffer, isBinary) =>
+      isBinary ? this.#update(data) : this.#text(data),
+    );
+    this.socket.on('close', (code, reason) => {
+      this.closed = { code, reason: reason.toString() };
+    });
+    this.socket.on('unexpected-response', (request, { statusCode }) => {
+      this.refused = statusCode ?? 0;
+      request.destroy();
+    });
+    this.socket.on('error', () => {});
+  }
+
+  async opened(): Promise<this> {
+    await until(runtime, () => this.socket.readyState === WebSocket.OPEN, {
+      what: 'an open socket',
+    });
+    return this;
+  }
+
+  say(message: ViewerMessage | object): void {
+    this.socket.send(JSON.stringify(message));
+  }
+
+  watch(...domids: number[]): void {
+    this.say({ type: 'watch', screens: domids.map((domid) => ({ domid, connector: 0 })) });
+  }
+
+  #update(data: Buffer): void {
+    this.updates++;
+    if (!this.draws) return;
+    const { domid, connector, frame } = this.model.apply(data);
+    this.say({ type: 'drawn', domid, connector, frame });
+  }
+
+  #text(data: Buffer): void {
+    const message = JSON.parse(data.toString()) as ServerMessage<DaemonStatus>;
+    this.statuses.push(message.status);
+  }
+}
+
+test('a socket needs the token, our name, our origin and the right path', async (context) => {
+  const { server } = await serve(context);
+  const cases: [ConstructorParameters<typeof Client>[1], number][] = [
+    [{ query: '' }, 401],
+    [{ query: '?token=wrong' }, 401],
+    [{ headers: { host: 'evil.example' } }, 403],
+    [{ headers: { origin: 'http://evil.example' } }, 403],
+    [{ path: '/api/other' }, 404],
+  ];
+  for (const [options, status] of cases) {
+    const client = new Client(server.port, options);
+    await until(runtime, () => client.refused !== undefined, { what: `a refusal with ${status}` });
+    assert.equal(client.refused, status);
+  }
+  const headers = { origin: `http://127.0.0.1:${server.port}` };
+  await new Client(server.port, { headers }).opened();
+});
+
+test('viewers see the picture, its changes, and the status', async (context) => {
+  const { server, screen, view } = await serve(context);
+  const picture = noisyPicture(1, { width: 200, height: 100 });
+  screen.show(picture);
+  const clients = await Promise.all([0, 1].map(() => new Client(server.port).opened()));
+  for (const client of clients) client.watch(1);
+  for (let round = 0; round < 5; round++) {
+    picture.bytes.fill(round, round * 1000, round * 3000);
+    await until(runtime, () => clients.every(({ model }) => model.shows(picture)), {
+      what: 'the picture',
+    });
+  }
+  assert.equal(screen.viewers, 2);
+  assert(screen.viewLatencyMs! >= 0);
+  view.addGuest(5, 'late');
+  const told = ({ statuses }: Client) =>
+    statuses.at(-1)?.guests.some(({ name }) => name === 'late');
+  await until(runtime, () => clients.every(told), { what: 'the new guest in the status' });
+});
+
+test('a screen that is watched before it exists, goes and comes back is shown each time', async (context) => {
+  const { server, view, screen } = await serve(context);
+  const client = await new Client(server.port).opened();
+  client.watch(1, 2);
+  const first = noisyPicture(1, { width: 64, height: 64 });
+  screen.show(first);
+  await until(runtime, () => client.model.shows(first), { what: 'the first screen' });
+  await screen[Symbol.asyncDispose]();
+  const again = await view.connect(1);
+  const second = noisyPicture(2, { width: 64, height: 64 });
+  again.show(second);
+  await until(runtime, () => client.model.shows(second), { what: 'the screen that came back' });
+  client.watch();
+  await until(runtime, () => again.viewers === 0, { what: 'the end of the watching' });
+});
+
+test('a viewer that never says drawn gets one update, and the server keeps nothing for it', async (context) => {
+  const { server, screen } = await serve(context);
+  const client = await new Client(server.port).opened();
+  client.draws = false;
+  client.watch(1);
+  let flips = 0;
+  const flip = () => {
+    if (flips++ < 60) screen.flip(noisyPicture(flips, { width: 64, height: 64 }), flip);
+  };
+  flip();
+  await until(runtime, () => flips > 60 && client.updates > 0, { what: '60 flips' });
+  client.watch(1);
+  assert.equal(client.updates, 1);
+});
+
+test('input goes to the guest; what is outside its area is left out', async (context) => {
+  const { server, guest } = await serve(context);
+  const client = await new Client(server.port).opened();
+  client.say({
+    type: 'input',
+    domid: 1,
+    events: [
+      { type: 'position', x: 640, y: 0 },
+      { type: 'position', x: 12, y: 34 },
+      { type: 'key', code: 0x110, pressed: true },
+      { type: 'key', code: 0x110, pressed: false },
+    ],
+  });
+  client.say({ type: 'input', domid: 77, events: [{ type: 'wheel', delta: 1 }] });
+  await until(runtime, () => guest.input.events.length === 3, { what: 'the events' });
+  assert.deepEqual(guest.input.events, ['position 12 34', 'key 272 down', 'key 272 up']);
+});
+
+test('what a viewer holds down is released on its word and when it goes; what others hold is not', async (context) => {
+  const { server, guest } = await serve(context);
+  const [one, two] = await Promise.all([0, 1].map(() => new Client(server.port).opened()));
+  const press = (client: Client, code: number) =>
+    client.say({ type: 'input', domid: 1, events: [{ type: 'key', code, pressed: true }] });
+  const { events } = guest.input;
+  press(two!, 42);
+  press(one!, 30);
+  await until(runtime, () => events.length === 2, { what: 'two keys down' });
+  one!.say({ type: 'release', domid: 1 });
+  await until(runtime, () => events.length === 3, { what: 'the release' });
+  assert.equal(events[2], 'key 30 up');
+  one!.say({
+    type: 'input',
+    domid: 1,
+    events: [{ type: 'touch', contact: 2, phase: 'down', x: 3, y: 4 }],
+  });
+  press(one!, 31);
+  await until(runtime, () => events.length === 5, { what: 'more input' });
+  one!.socket.terminate();
+  await until(runtime, () => events.length === 7, {
+    what: 'the releases of a viewer that is gone',
+  });
+  assert.deepEqual(events.slice(5), ['key 31 up', 'touch 2 up 3 4']);
+  assert(!events.includes('key 42 up'));
+});
+
+test('messages that are not of the protocol end the connection with the reason', async (context) => {
+  const { server, guest } = await serve(context);
+  const wrong: [string | Buffer, number][] = [
+    ['{', 1008],
+    ['[]', 1008],
+    [JSON.stringify({ type: 'watch', screens: Array(65).fill({ domid: 1, connector: 0 }) }), 1008],
+    [
+      JSON.stringify({
+        type: 'input',
+        domid: 1,
+        events: [{ type: 'key', code: 9999, pressed: true }],
+      }),
+      1008,
+    ],
+    [JSON.stringify({ type: 'drawn', domid: 40000, connector: 0, frame: 1 }), 1008],
+    [Buffer.from([1, 2, 3]), 1003],
+    [' '.repeat(200 * 1024), 1009],
+  ];
+  for (const [message, code] of wrong) {
+    const client = await new Client(server.port).opened();
+    client.socket.send(message);
+    await until(runtime, () => client.closed !== undefined, { what: 'the close' });
+    assert.equal(client.closed!.code, code, message.toString().slice(0, 60));
+    if (code === 1008) assert.notEqual(client.closed!.reason, '');
+  }
+  assert.deepEqual(guest.input.events, []);
+});
+
+test('there is room for so many viewers and no more', async (context) => {
+  const { server } = await serve(context);
+  const clients = Array.from({ length: MAX_VIEWERS }, () => new Client(server.port));
+  await Promise.all(clients.map((client) => client.opened()));
+  const late = new Client(server.port);
+  await until(runtime, () => late.refused !== undefined, { what: 'the refusal' });
+  assert.equal(late.refused, 503);
+  clients[0]!.socket.terminate();
+  await until(
+    runtime,
+    async () => {
+      const next = new Client(server.port);
+      await until(runtime, () => next.refused !== undefined || next.socket.readyState === 1, {
+        what: 'an answer',
+      });
+      return next.refused === undefined;
+    },
+    { what: 'room for another' },
+  );
+});
+
+test('a server that stops says so to its viewers, and does not wait for those that do not answer', async () => {
+  const view = new ScriptedView(runtime);
+  const screen = await view.connect(1);
+  screen.show(noisyPicture(1, { width: 640, height: 480 }));
+  const server = await ViewerServer.start(runtime, { view, host: '127.0.0.1', port: 0, token });
+  const polite = await new Client(server.port).opened();
+  const stuck = await new Client(server.port).opened();
+  polite.watch(1);
+  stuck.socket.pause();
+  await server[Symbol.asyncDispose]();
+  await until(runtime, () => polite.closed !== undefined, { what: 'the goodbye' });
+  assert.equal(polite.closed!.code, 1001);
+  assert.equal(screen.viewers, 0);
+  stuck.socket.terminate();
+});
