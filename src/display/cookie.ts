@@ -16,6 +16,11 @@ export function cookieAt(view: DataView, offset: number): Cookie {
   return { low: view.getInt32(offset, true), high: view.getInt32(offset + 4, true) };
 }
 
+/** The cookie as the 64-bit number that it is on the wire. */
+export function cookieValue({ low, high }: Cookie): bigint {
+  return BigInt.asUintN(64, (BigInt(high) << 32n) | BigInt(low >>> 0));
+}
+
 /** Puts a cookie into a message. */
 export function setCookie(view: DataView, offset: number, { low, high }: Cookie): void {
   view.setInt32(offset, low, true);

@@ -3,8 +3,8 @@
 // where no product of a width, a height and a pixel size can wrap.
 //
 // displif never says how long a row is. What frontends do, all of it seen in the size they ask for:
-// - Linux up to 6.18: width * bpp / 8, rounded up to a byte, times height, exactly;
-// - newer Linux (drm_mode_size_dumb): rows rounded up to 8 bytes, the buffer up to whole pages;
+// - Linux 6.1 and 6.12: width * bpp / 8, rounded up to a byte, times height, exactly;
+// - Linux once it calls drm_mode_size_dumb: rows rounded up to 8 bytes, the buffer up to whole pages;
 // - other frontends and backends assume rows of whole 32-bit words.
 // All agree where a row is a multiple of 8 bytes, which is nearly always; otherwise the size decides.
 

@@ -28,6 +28,8 @@ class NullConnector implements OutputConnector {
   readonly #runtime: Runtime;
   readonly #periodMs: number | undefined;
   #timer: Timer | undefined;
+  /** Number of the last refresh that completed a flip, counted from the clock's zero. */
+  #refresh = 0;
   #onFlipped: (() => void) | undefined;
 
   constructor({ runtime, refreshHz }: NullOutputOptions) {
@@ -45,8 +47,11 @@ class NullConnector implements OutputConnector {
       return;
     }
     this.#onFlipped = onFlipped;
-    const untilNextMs = this.#periodMs - (this.#runtime.nowMs() % this.#periodMs);
-    this.#timer = this.#runtime.after(untilNextMs, () => this.#complete());
+    // Never twice in one period, though a timer may fire a little early.
+    const nowMs = this.#runtime.nowMs();
+    this.#refresh = Math.max(Math.floor(nowMs / this.#periodMs), this.#refresh) + 1;
+    const delayMs = this.#refresh * this.#periodMs - nowMs;
+    this.#timer = this.#runtime.after(delayMs, () => this.#complete());
   }
 
   async retire(_picture: Picture): Promise<void> {}

@@ -21,7 +21,7 @@ function violation(reason: string) {
 test('the length of a row follows from what each kind of frontend asks for', () => {
   const odd = { width: 1367, height: 769, bitsPerPixel: 16 };
   const rows = (stride: number) => inferStride({ ...odd, bufferBytes: stride * odd.height });
-  assert.equal(rows(2734), 2734, 'Linux up to 6.18: bytes');
+  assert.equal(rows(2734), 2734, 'Linux 6.12: bytes');
   assert.equal(rows(2736), 2736, 'whole words');
   const paged = (stride: number) => inferStride({ ...odd, bufferBytes: pages(stride * 769) });
   assert.equal(paged(2736), 2736, 'newer Linux: 8 bytes, whole pages');

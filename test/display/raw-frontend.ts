@@ -1,0 +1,172 @@
+// A frontend without manners, for tests: it shakes hands as every frontend does, and then writes whatever
+// the test wants into its rings, directories and pages.
+
+import assert from 'node:assert/strict';
+import { displReq, displResp, displSring } from '../../src/abi/displif.ts';
+import { PAGE_SIZE } from '../../src/abi/page.ts';
+import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
+import type { RequestBody } from '../../src/display/frontend-connector.ts';
+import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import type { Scope } from '../../src/runtime/scope.ts';
+import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
+import { EventConsumer } from '../../src/xen/event-page.ts';
+import { DOM0 } from '../../src/xen/ids.ts';
+import { FrontRing, initRing } from '../../src/xen/ring.ts';
+import { check } from '../../src/xen/untrusted.ts';
+import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
+import type { DisplayHost } from './host.ts';
+
+export interface RawResponse {
+  readonly id: number;
+  readonly operation: number;
+  readonly status: number;
+  /** Everything behind the status. */
+  readonly rest: readonly number[];
+}
+
+/** The rings of one connector of a raw frontend. */
+export class RawConnector {
+  readonly control: Uint8Array;
+  readonly events: Uint8Array;
+  readonly ring: FrontRing;
+  readonly eventRing: EventConsumer;
+  readonly responses: RawResponse[] = [];
+  /** Ids of the flip events. */
+  readonly eventIds: number[] = [];
+  readonly #host: DisplayHost;
+  #channel: EventChannel | undefined;
+  #nextId = 0;
+
+  constructor(host: DisplayHost, pages: SharedPages) {
+    this.#host = host;
+    this.control = pages.bytes.subarray(0, PAGE_SIZE);
+    this.events = pages.bytes.subarray(PAGE_SIZE);
+    initRing(this.control, displSring);
+    this.ring = new FrontRing(this.control, displSring);
+    this.eventRing = new EventConsumer(this.events, DISPLAY_EVENTS);
+  }
+
+  use(channel: EventChannel): void {
+    this.#channel = channel;
+  }
+
+  notify(): void {
+    this.#channel!.notify();
+  }
+
+  /** The index words of the control ring: req_prod, req_event, rsp_prod, rsp_event. */
+  get words(): Uint32Array {
+    return new Uint32Array(this.control.buffer, this.control.byteOffset, 4);
+  }
+
+  collect(): void {
+    for (let taken = this.ring.take(); taken !== undefined; taken = this.ring.take()) {
+      this.responses.push(
+        check(taken, (view) => ({
+          id: displResp.fields.id.get(view, 0),
+          operation: displResp.fields.operation.get(view, 0),
+          status: displResp.fields.status.get(view, 0),
+          rest: [...new Uint8Array(view.buffer, view.byteOffset + 8, 56)],
+        })),
+      );
+    }
+    this.ring.finalCheck();
+  }
+
+  collectEvents(): void {
+    for (let taken = this.eventRing.next(); taken !== undefined; taken = this.eventRing.next()) {
+      this.eventIds.push(check(taken, (view) => view.getUint16(0, true)));
+    }
+  }
+
+  /** Puts a request into the ring. @returns its id */
+  put(body: RequestBody, spoil: (bytes: Uint8Array) => void = () => {}): number {
+    const id = this.#nextId++ & 0xffff;
+    const bytes = new Uint8Array(64);
+    displReq.write(new DataView(bytes.buffer), 0, { id, ...body });
+    spoil(bytes);
+    assert(this.ring.put(bytes), 'the ring is full');
+    return id;
+  }
+
+  push(): void {
+    this.ring.push();
+    this.notify();
+  }
+
+  /** Sends a request and waits for the status that answers it. */
+  async ask(body: RequestBody, spoil?: (bytes: Uint8Array) => void): Promise<number> {
+    const id = this.put(body, spoil);
+    this.push();
+    const answer = () => this.responses.find((response) => response.id === id);
+    await this.#host.until(() => answer() !== undefined, `request ${id} is answered`);
+    assert.equal(answer()!.operation, body.operation, 'the operation is echoed (trap 5)');
+    return answer()!.status;
+  }
+}
+
+export class RawFrontend implements FrontendDriver {
+  readonly type = 'vdispl';
+  readonly guest: GuestDomain;
+  readonly connectors: RawConnector[] = [];
+  connections = 0;
+  failure: Error | undefined;
+  readonly #host: DisplayHost;
+  readonly #count: number;
+  #device: FrontendDevice | undefined;
+
+  constructor(host: DisplayHost, guest: GuestDomain, { connectors }: { connectors: number }) {
+    this.#host = host;
+    this.guest = guest;
+    this.#count = connectors;
+  }
+
+  async open(): Promise<void> {
+    const { runtime } = this.#host;
+    const options = { runtime, domain: this.guest, driver: this, devid: 0 };
+    this.#device = await this.#host.run(FrontendDevice.open(options));
+    await this.connectedAgain(1);
+  }
+
+  connectedAgain(times: number): Promise<void> {
+    return this.#host.until(() => this.connections >= times, `connection ${times}`);
+  }
+
+  /** Changes what is published. */
+  nodes(nodes: Record<string, string>): Record<string, string> {
+    return nodes;
+  }
+
+  async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
+    this.connectors.length = 0;
+    const nodes: Record<string, string> = {};
+    for (let index = 0; index < this.#count; index++) {
+      const request = { domid: DOM0, pages: 2, writable: true };
+      const pages = scope.own(await this.guest.grants.share(request));
+      const connector = new RawConnector(this.#host, pages);
+      const channel = async (handler: () => void) =>
+        scope.own(await this.guest.events.allocUnbound({ remote: DOM0, handler }));
+      const control = await channel(() => connector.collect());
+      const events = await channel(() => connector.collectEvents());
+      connector.use(control);
+      this.connectors.push(connector);
+      nodes[`${index}/req-ring-ref`] = String(pages.refs[0]);
+      nodes[`${index}/req-event-channel`] = String(control.port);
+      nodes[`${index}/evt-ring-ref`] = String(pages.refs[1]);
+      nodes[`${index}/evt-event-channel`] = String(events.port);
+    }
+    return this.nodes(nodes);
+  }
+
+  onConnected(): void {
+    this.connections += 1;
+  }
+
+  onFailed(reason: Error): void {
+    this.failure = reason;
+  }
+
+  async close(): Promise<void> {
+    await this.#host.run(this.#device!.close());
+  }
+}
