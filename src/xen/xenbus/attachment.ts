@@ -12,6 +12,7 @@ import { distrust, type Untrusted } from '../untrusted.ts';
 import type { DeviceAddress, DeviceNodes } from './device-nodes.ts';
 import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
+import { readPeerNode } from './peer-node.ts';
 
 /** Longest value of a frontend's node that a driver gets to see, in characters. */
 const FRONTEND_VALUE_CHARS_MAX = 256;
@@ -47,10 +48,10 @@ export class Attachment implements BackendDevice {
   readonly backendPath: string;
   readonly frontendPath: string;
   readonly log: Logger;
+  readonly scope: Scope;
   readonly #nodes: DeviceNodes;
   readonly #driver: BackendDriver;
   readonly #stay: GuestStay;
-  readonly #scope: Scope;
   readonly #onChange: () => void;
   #connection: Connection | undefined;
   #connections = 0;
@@ -66,7 +67,7 @@ export class Attachment implements BackendDevice {
     this.#nodes = nodes;
     this.#driver = driver;
     this.#stay = stay;
-    this.#scope = stay.guest.scope.child(`${address.type}-${address.devid}`);
+    this.scope = stay.guest.scope.child(`${address.type}-${address.devid}`);
     this.#onChange = onChange;
   }
 
@@ -76,7 +77,7 @@ export class Attachment implements BackendDevice {
     try {
       const { domain } = attachment.guest;
       const path = `${attachment.frontendPath}/state`;
-      attachment.#scope.own(await domain.store.watch(path, options.onChange));
+      attachment.scope.own(await domain.store.watch(path, options.onChange));
       return attachment;
     } catch (error) {
       await attachment.leave();
@@ -132,7 +133,7 @@ export class Attachment implements BackendDevice {
   async connect(): Promise<void> {
     assert(!this.#connection, 'connected already');
     this.#connections += 1;
-    const connection = new Connection(this.#scope.child(`connection-${this.#connections}`));
+    const connection = new Connection(this.scope.child(`connection-${this.#connections}`));
     this.#connection = connection;
     await this.#driver.connect(this, connection.scope);
     if (connection.failure) throw connection.failure;
@@ -141,10 +142,9 @@ export class Attachment implements BackendDevice {
 
   /** Whether what the connection was built from has been published anew in the meantime. */
   async publishedAnew(): Promise<boolean> {
-    for (const [key, value] of this.#connection?.published ?? []) {
-      if ((await this.#readPublished(key)) !== value) return true;
-    }
-    return false;
+    const published = [...(this.#connection?.published ?? [])];
+    const now = await Promise.all(published.map(([key]) => this.#readPublished(key)));
+    return published.some(([, value], index) => value !== now[index]);
   }
 
   /** Releases everything that the connection holds. */
@@ -157,13 +157,13 @@ export class Attachment implements BackendDevice {
   /** Releases everything, and leaves the guest; every step is tried, the first failure is thrown. */
   async leave(): Promise<void> {
     try {
-      await this.#scope.close();
+      await this.scope.close();
     } finally {
       await this.#stay[Symbol.asyncDispose]();
     }
   }
 
-  async #readPublished(key: string): Promise<string | undefined> {
-    return this.guest.domain.store.read(`${this.frontendPath}/${key}`);
+  #readPublished(key: string): Promise<string | undefined> {
+    return readPeerNode(this.guest.domain.store, `${this.frontendPath}/${key}`);
   }
 }

@@ -51,7 +51,7 @@ export class BackendBus implements AsyncDisposable {
     const { store } = options.domain;
     try {
       bus.#scope.own(await store.watch(bus.#root, (path) => bus.#onChange(path)));
-      // Which domain went is not said; those whose nodes are gone are found by looking at all.
+      // Which domain went is not said: those whose nodes went with it are found by looking at all.
       bus.#scope.own(await store.watch('@releaseDomain', () => bus.#kickAll()));
     } catch (error) {
       await bus.#scope.close();
@@ -67,9 +67,12 @@ export class BackendBus implements AsyncDisposable {
 
   /** Disconnects every device in good order, so that the next backend can take up; idempotent. */
   async close(): Promise<void> {
-    await this.#scope.close();
-    await this.#scan.stop();
-    await Promise.all([...this.#devices.values()].map((device) => device.close()));
+    try {
+      await this.#scope.close();
+    } finally {
+      await this.#scan.stop();
+      await Promise.all([...this.#devices.values()].map((device) => device.close()));
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

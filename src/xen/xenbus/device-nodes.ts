@@ -8,6 +8,7 @@ import { messageOf, ProtocolViolation, SysError } from '../../runtime/errors.ts'
 import type { DomId } from '../ids.ts';
 import { distrust } from '../untrusted.ts';
 import type { Xenstore } from '../xenstore.ts';
+import { readPeerNode } from './peer-node.ts';
 import { parseState, type XenbusState } from './states.ts';
 
 /** Longest reason in an error node, in characters: nodes hold 2048 bytes by default. */
@@ -57,11 +58,10 @@ export class DeviceNodes {
 
   /** Undefined when the device is gone (or not written yet). */
   async read(): Promise<OwnNodes | undefined> {
-    const frontendPath = await this.readKey('frontend');
-    const state = await this.readKey('state');
+    const keys = ['frontend', 'state', 'online'];
+    const [frontendPath, state, online] = await Promise.all(keys.map((key) => this.readKey(key)));
     if (frontendPath === undefined || state === undefined) return undefined;
-    const online = (await this.readKey('online')) !== '0';
-    return { frontendPath, online, state: parseState(distrust(state)) };
+    return { frontendPath, online: online !== '0', state: parseState(distrust(state)) };
   }
 
   readKey(key: string): Promise<string | undefined> {
@@ -91,8 +91,8 @@ export class DeviceNodes {
     return this.#store.remove(this.errorPath.slice(0, -'/error'.length));
   }
 
-  /** Whether xenstore still knows the frontend's domain. */
-  async domainExists(): Promise<boolean> {
-    return (await this.#store.read(`/local/domain/${this.#address.domid}`)) !== undefined;
+  /** Whether the frontend still has its directory: with its domain it goes, as the domain owns it. */
+  async frontendExists(frontendPath: string): Promise<boolean> {
+    return (await readPeerNode(this.#store, frontendPath)) !== undefined;
   }
 }

@@ -40,6 +40,8 @@ export interface BackendDevice {
   /** From our own backend node, never from what the guest wrote (XSA-175). */
   readonly frontendPath: string;
   readonly log: Logger;
+  /** Closes when the device is taken from the guest; connections live in scopes inside. */
+  readonly scope: Scope;
   /** A node of our own directory, written by the toolstack or by us; `key` may have slashes. */
   readBackend(key: string): Promise<string | undefined>;
   writeBackend(key: string, value: string): Promise<void>;

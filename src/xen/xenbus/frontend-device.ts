@@ -23,6 +23,7 @@ import type { Domain } from '../domain.ts';
 import type { DomId } from '../ids.ts';
 import { distrust, type Untrusted } from '../untrusted.ts';
 import { parseDomId, required } from './parse.ts';
+import { readPeerNode } from './peer-node.ts';
 import { SerialTask } from './serial-task.ts';
 import { parseState, type XenbusState } from './states.ts';
 
@@ -128,7 +129,7 @@ export class FrontendDevice implements AsyncDisposable {
 
   /** A node of the backend's directory. */
   async readBackend(key: string): Promise<Untrusted<string> | undefined> {
-    const value = await this.domain.store.read(`${this.#backendPath}/${key}`);
+    const value = await readPeerNode(this.domain.store, `${this.#backendPath}/${key}`);
     return value === undefined ? undefined : distrust(value.slice(0, BACKEND_VALUE_CHARS_MAX));
   }
 

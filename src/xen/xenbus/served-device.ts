@@ -112,11 +112,9 @@ export class ServedDevice {
   async close(): Promise<void> {
     this.#stopping.abort();
     await this.#task.stop();
-    await this.#guarded(async () => {
-      if (!this.#attachment) return;
-      await this.#rest();
-      await this.#leave();
-    });
+    if (this.#attachment) await this.#guarded(() => this.#rest());
+    // What is held is given back also when xenstore is lost and nobody can be told.
+    await this.#guarded(() => this.#leave());
     this.#retryTimer?.cancel();
   }
 
@@ -142,7 +140,9 @@ export class ServedDevice {
   async #look(): Promise<void> {
     const own = await this.#nodes.read();
     if (own === undefined) return this.#forget();
-    if (!own.online || !(await this.#nodes.domainExists())) return this.#withdraw(own);
+    this.#checkHome(own);
+    const served = own.online && (await this.#nodes.frontendExists(own.frontendPath));
+    if (!served) return this.#withdraw(own);
     const attachment = await this.#attach(own);
     const before = this.#frontend;
     this.#frontend = parseState(await attachment.readState());
@@ -196,15 +196,6 @@ export class ServedDevice {
     if (this.#attachment && frontendPath === this.#frontendPath) return this.#attachment;
     await this.#leave();
     const { guests, address, driver } = this.#options;
-    const home = `/local/domain/${address.domid}/`;
-    if (!frontendPath.startsWith(home)) {
-      throw new SysError({
-        call: 'xenstore',
-        errnoName: 'EINVAL',
-        context: `${this.#nodes.path}/frontend is ${JSON.stringify(frontendPath)}`,
-        remedy: `the toolstack must name a path below ${home}`,
-      });
-    }
     const stay = await guests.enter(address.domid);
     const onChange = () => this.kick();
     const nodes = this.#nodes;
@@ -212,6 +203,18 @@ export class ServedDevice {
     this.#attachment = await Attachment.enter(options);
     this.#frontendPath = frontendPath;
     return this.#attachment;
+  }
+
+  /** The toolstack's word for where the frontend lives, which must be the guest's own home (XSA-175). */
+  #checkHome({ frontendPath }: OwnNodes): void {
+    const home = `/local/domain/${this.#options.address.domid}/`;
+    if (frontendPath.startsWith(home)) return;
+    throw new SysError({
+      call: 'xenstore',
+      errnoName: 'EINVAL',
+      context: `${this.#nodes.path}/frontend is ${JSON.stringify(frontendPath)}`,
+      remedy: `the toolstack must name a path below ${home}`,
+    });
   }
 
   /** Somebody else wrote our state: a backend before us, or the toolstack. Its promises end here. */
@@ -228,7 +231,7 @@ export class ServedDevice {
     await this.#show(XenbusStateClosed);
   }
 
-  /** The toolstack is removing the device, or its domain is gone: give everything back, and say so. */
+  /** The toolstack is removing the device, or its guest is gone: give everything back, and say so. */
   async #withdraw({ state }: OwnNodes): Promise<void> {
     this.#shown = state;
     await this.#rest();

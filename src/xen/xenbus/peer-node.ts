@@ -1,0 +1,20 @@
+// Reading what the other end publishes, from a directory that may go away at any time.
+
+import type { XenstoreAccess } from '../xenstore.ts';
+import { isErrno } from '../xenstore-access.ts';
+
+/**
+ * The node's value, or undefined when it is not there. xenstored tells a domain that may not read the
+ * parent either EACCES for a node that is missing, so for a peer's directory that is the same.
+ */
+export async function readPeerNode(
+  store: XenstoreAccess,
+  path: string,
+): Promise<string | undefined> {
+  try {
+    return await store.read(path);
+  } catch (error) {
+    if (isErrno(error, 'EACCES')) return undefined;
+    throw error;
+  }
+}
