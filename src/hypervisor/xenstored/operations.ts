@@ -29,10 +29,17 @@ const NO_VALUE = new Uint8Array(0);
  */
 export function access({ view, caller }: Context, path: string, right: Right): StoreNode {
   const node = view.get(path);
-  const { permissions } = node ?? nearest(view, path);
-  if (!allows(permissions, caller, right)) throw new StoreError('EACCES');
-  if (!node) throw new StoreError('ENOENT');
-  return node;
+  if (node) {
+    if (!allows(node.permissions, caller, right)) throw new StoreError('EACCES');
+    return node;
+  }
+  // Nobody owns what is missing: who may write above may know that it is.
+  const mayKnow = allows(
+    nearest(view, path).permissions,
+    caller,
+    right === 'own' ? 'write' : right,
+  );
+  throw new StoreError(mayKnow ? 'ENOENT' : 'EACCES');
 }
 
 /** Stores the value, making the node and its parents when they are missing. */
@@ -53,32 +60,28 @@ export function makeDirectory(context: Context, path: string): void {
 
 /** Removes the node and everything below; a missing one is fine when its parent exists. */
 export function remove(context: Context, path: string): void {
+  const node = writable(context, path);
   const parent = parentOf(path);
   if (parent === undefined) throw new StoreError('EINVAL');
-  if (writable(context, path)) {
-    context.view.apply([{ kind: 'remove', path }], { path, removed: true });
-  } else if (!context.view.get(parent)) {
-    throw new StoreError('ENOENT');
-  }
+  if (node) context.view.apply([{ kind: 'remove', path }], { path, removed: true });
+  else if (!context.view.get(parent)) throw new StoreError('ENOENT');
 }
 
 /** @throws StoreError EPERM when a caller that is not privileged gives the node to another domain */
 export function setPermissions(context: Context, path: string, permissions: Permissions): void {
+  checkPermissionCount(context, permissions);
   const node = access(context, path, 'own');
-  checkPermissions(context, node.permissions, permissions);
+  checkOwner(context.caller, node.permissions, permissions);
   checkSize(context, { ...node, permissions });
   context.view.apply([{ kind: 'permissions', path, permissions }], { path, removed: false });
 }
 
-/** @throws StoreError ENOSPC for a list that is too long, EPERM for a change of owner that is not allowed */
-export function checkPermissions(
-  { caller, quotas }: Pick<Context, 'caller' | 'quotas'>,
-  before: Permissions,
-  after: Permissions,
-): void {
-  if (quotas && after.length > quotas.permissions) throw new StoreError('ENOSPC');
-  const changesOwner = after[0].domid !== before[0].domid;
-  if (changesOwner && !caller.privileged) throw new StoreError('EPERM');
+function checkPermissionCount({ quotas }: Context, permissions: Permissions): void {
+  if (quotas && permissions.length > quotas.permissions) throw new StoreError('ENOSPC');
+}
+
+function checkOwner(caller: Caller, before: Permissions, after: Permissions): void {
+  if (after[0].domid !== before[0].domid && !caller.privileged) throw new StoreError('EPERM');
 }
 
 /** The node to write to, or undefined when it is missing and the caller may make it. */
@@ -102,9 +105,7 @@ function create(context: Context, path: string, value: Uint8Array): void {
   }
   const [topmost] = missing;
   assert(parent && topmost !== undefined, `${path} exists, or there is no root`);
-  if (quotas && view.owned(caller.domid) + missing.length > quotas.nodes) {
-    throw new StoreError('ENOSPC');
-  }
+  if (quotas && view.owned(caller.domid) + missing.length > quotas.nodes) throw view.overQuota();
   const permissions = inherited(parent.permissions, caller);
   checkSize(context, { value, permissions, childNameBytes: 0 });
   const childNameBytes = parent.childNameBytes + leafOf(topmost).length + 1;
@@ -116,14 +117,12 @@ function create(context: Context, path: string, value: Uint8Array): void {
 }
 
 function checkSize(
-  { quotas }: Context,
+  { view, quotas }: Context,
   node: Pick<StoreNode, 'value' | 'permissions' | 'childNameBytes'>,
 ): void {
   if (!quotas) return;
   const lists = node.childNameBytes + node.permissions.length * PERMISSION_BYTES;
-  if (NODE_HEAD_BYTES + node.value.length + lists > quotas.nodeBytes) {
-    throw new StoreError('ENOSPC');
-  }
+  if (NODE_HEAD_BYTES + node.value.length + lists > quotas.nodeBytes) throw view.overQuota();
 }
 
 /** The node, or the closest one above it that exists. */

@@ -20,12 +20,17 @@ export function isSpecial(name: string): boolean {
   return name.startsWith('@');
 }
 
+/** What a caller's name means: special names and those from the root as they are, others below `base`. */
+export function absoluteName(name: string, base: string): string {
+  return name.startsWith('/') || isSpecial(name) ? name : `${base}/${name}`;
+}
+
 /**
  * The absolute path for what a caller sent; relative names start at `base`.
  * @throws StoreError EINVAL when it is no valid path
  */
 export function canonicalPath(name: string, base: string): string {
-  const path = name.startsWith('/') ? name : `${base}/${name}`;
+  const path = absoluteName(name, base);
   const relativeLength = path.length - (DOMAIN_PREFIX.exec(path)?.[0].length ?? path.length);
   const fits = path.length <= XENSTORE_ABS_PATH_MAX && relativeLength <= XENSTORE_REL_PATH_MAX;
   if (!fits || !VALID_PATH.test(path)) throw new StoreError('EINVAL');

@@ -33,13 +33,12 @@ import { control } from './control.ts';
 import {
   access,
   type Context,
-  checkPermissions,
   makeDirectory,
   remove,
   setPermissions,
   write,
 } from './operations.ts';
-import { canonicalPath, checkSpecial, domainPath, isSpecial } from './path.ts';
+import { absoluteName, canonicalPath, checkSpecial, domainPath, isSpecial } from './path.ts';
 import type { Permissions } from './permissions.ts';
 import type { Xenstored } from './server.ts';
 import { StoreError } from './store-error.ts';
@@ -56,7 +55,12 @@ const OK: Reply = { parts: ['OK\0'] };
 
 /** Answers one request. @throws StoreError for what goes back as XS_ERROR */
 export function handleRequest(request: Request): Reply {
-  const handler = HANDLERS.get(request.message.type);
+  const { connection, message } = request;
+  const { transactionId } = message;
+  if (transactionId !== 0 && !connection.transactions.has(transactionId)) {
+    throw new StoreError('ENOENT');
+  }
+  const handler = HANDLERS.get(message.type);
   if (!handler) throw new StoreError('ENOSYS');
   return handler(request);
 }
@@ -110,7 +114,7 @@ function listDirectory(request: Request): Reply {
 
 /** As many whole names as fit from `offset` on, after the generation; an empty name ends the list. */
 function listDirectoryPart(request: Request): Reply {
-  const [name, offsetText] = stringsOf(request, 2);
+  const [name, offsetText] = stringsOf(request.message, 2);
   const node = access(contextOf(request), pathOf(request, name!), 'read');
   const offset = decimal(offsetText!);
   const head = `${node.generation}\0`;
@@ -129,7 +133,7 @@ function listDirectoryPart(request: Request): Reply {
 }
 
 function getPermissions(request: Request): Reply {
-  const [name] = stringsOf(request, 1);
+  const [name] = stringsOf(request.message, 1);
   const permissions = isSpecial(name!)
     ? request.server.specialPermissions(name!)
     : access(contextOf(request), pathOf(request, name!), 'read').permissions;
@@ -137,50 +141,45 @@ function getPermissions(request: Request): Reply {
 }
 
 function changePermissions(request: Request): Reply {
-  const [name, ...texts] = stringsOf(request, 2);
-  const permissions = texts.map((text) => {
+  const [name, ...texts] = stringsOf(request.message, 2);
+  const permissions = parsePermissions(texts);
+  const context = contextOf(request);
+  if (!isSpecial(name!)) {
+    setPermissions(context, pathOf(request, name!), permissions);
+    return OK;
+  }
+  // At once, also inside a transaction: xenstore-chmod always opens one.
+  checkPrivileged(request);
+  request.server.setSpecialPermissions(name!, permissions);
+  return OK;
+}
+
+function parsePermissions(texts: readonly string[]): Permissions {
+  const [owner, ...others] = texts.map((text) => {
     const permission = parsePermission(text);
     if (!permission) throw new StoreError('EINVAL');
     return permission;
   });
-  const [owner, ...others] = permissions;
   if (!owner) throw new StoreError('EINVAL');
-  setNodePermissions(request, name!, [owner, ...others]);
-  return OK;
-}
-
-function setNodePermissions(request: Request, name: string, permissions: Permissions): void {
-  const context = contextOf(request);
-  if (!isSpecial(name)) {
-    setPermissions(context, pathOf(request, name), permissions);
-    return;
-  }
-  const before = request.server.specialPermissions(name);
-  if (!context.caller.privileged) throw new StoreError('EACCES');
-  checkPermissions(context, before, permissions);
-  request.server.setSpecialPermissions(name, permissions);
+  return [owner, ...others];
 }
 
 function watch(request: Request): Reply {
   const { server, connection } = request;
-  const [name, token] = stringsOf(request, 2);
-  const quotas = server.quotasOf(connection.caller);
-  if (quotas && server.watches.count(connection) >= quotas.watches) throw new StoreError('E2BIG');
-  const path = watchedPath(request, name!);
+  const [name, token] = stringsOf(request.message, 2);
+  const path = isSpecial(name!) ? checkSpecial(name!) : pathOf(request, name!);
   const relative = path !== name;
   const base = relative ? domainPath(connection.caller.domid) : undefined;
-  server.watches.add({ watcher: connection, path, token: token!, base });
+  const maxWatches = server.quotasOf(connection.caller)?.watches ?? Number.POSITIVE_INFINITY;
+  server.watches.add({ watcher: connection, path, token: token!, base }, maxWatches);
   return { ...OK, after: () => connection.watchEvent(name!, token!) };
 }
 
-function unwatch(request: Request): Reply {
-  const [name, token] = stringsOf(request, 2);
-  request.server.watches.remove(request.connection, watchedPath(request, name!), token!);
+function unwatch({ server, connection, message }: Request): Reply {
+  const [name, token] = stringsOf(message, 2);
+  const path = absoluteName(name!, domainPath(connection.caller.domid));
+  server.watches.remove(connection, path, token!);
   return OK;
-}
-
-function watchedPath(request: Request, name: string): string {
-  return isSpecial(name) ? checkSpecial(name) : pathOf(request, name);
 }
 
 function resetWatches({ server, connection }: Request): Reply {
@@ -200,9 +199,8 @@ function startTransaction({ server, connection, message }: Request): Reply {
   return { parts: [`${id}\0`] };
 }
 
-function endTransaction(request: Request): Reply {
-  const { server, connection, message } = request;
-  const [verdict] = stringsOf(request, 1);
+function endTransaction({ server, connection, message }: Request): Reply {
+  const [verdict] = stringsOf(message, 1);
   if (verdict !== 'T' && verdict !== 'F') throw new StoreError('EINVAL');
   const transaction = connection.transactions.get(message.transactionId);
   if (!transaction) throw new StoreError('ENOENT');
@@ -213,7 +211,7 @@ function endTransaction(request: Request): Reply {
 
 function introduce(request: Request): Reply {
   checkPrivileged(request);
-  const [domidText, frameText, portText] = stringsOf(request, 3);
+  const [domidText, frameText, portText] = stringsOf(request.message, 3);
   const domid = ordinaryDomain(domidText!);
   request.server.introduceByFrame({ domid, frame: frameText!, port: decimal(portText!) });
   return OK;
@@ -224,50 +222,51 @@ function domainCommand(
   command: (server: Xenstored, domid: DomId) => void,
 ): Reply {
   checkPrivileged(request);
-  const domid = introducedDomain(request, stringsOf(request, 1)[0]!);
+  const domid = introducedDomain(request, stringsOf(request.message, 1)[0]!);
   command(request.server, domid);
   return OK;
 }
 
 function setTarget(request: Request): Reply {
   checkPrivileged(request);
-  const [domid, target] = stringsOf(request, 2).map((text) => introducedDomain(request, text));
+  const [domid, target] = stringsOf(request.message, 2).map((text) =>
+    introducedDomain(request, text),
+  );
   request.server.setTarget({ domid: domid!, target: target! });
   return OK;
 }
 
 function getDomainPath(request: Request): Reply {
-  return { parts: [`${domainPath(decimal(stringsOf(request, 1)[0]!))}\0`] };
+  return { parts: [`${domainPath(decimal(stringsOf(request.message, 1)[0]!))}\0`] };
 }
 
 function isDomainIntroduced(request: Request): Reply {
-  const introduced = request.server.isIntroduced(decimal(stringsOf(request, 1)[0]!));
+  checkPrivileged(request);
+  const introduced = request.server.isIntroduced(decimal(stringsOf(request.message, 1)[0]!));
   return { parts: [introduced ? 'T\0' : 'F\0'] };
 }
 
 function runControl(request: Request): Reply {
   checkPrivileged(request);
-  return { parts: [control(request.server, stringsOf(request, 1))] };
+  return { parts: [control(request.server, stringsOf(request.message, 1))] };
 }
 
 function contextOf({ server, connection, message }: Request): Context {
   const { caller } = connection;
-  const { transactionId } = message;
-  const view = transactionId === 0 ? server.store : connection.transactions.get(transactionId);
-  if (!view) throw new StoreError('ENOENT');
+  const view = connection.transactions.get(message.transactionId) ?? server.store;
   return { view, caller, quotas: server.quotasOf(caller) };
 }
 
 /** The payload's strings, each ended by a NUL, at least that many. @throws StoreError EINVAL */
-function stringsOf({ message }: Request, atLeast: number): string[] {
-  const strings = decodeString(message.payload).split('\0');
+function stringsOf({ payload }: XenstoreMessage, atLeast: number): string[] {
+  const strings = decodeString(payload).split('\0');
   const unfinished = strings.pop();
   if (unfinished !== '' || strings.length < atLeast) throw new StoreError('EINVAL');
   return strings;
 }
 
 function onePath(request: Request): string {
-  const strings = stringsOf(request, 1);
+  const strings = stringsOf(request.message, 1);
   if (strings.length !== 1) throw new StoreError('EINVAL');
   return pathOf(request, strings[0]!);
 }

@@ -144,15 +144,16 @@ export class Xenstored {
     return caller.privileged ? undefined : this.#quotas;
   }
 
-  /** @throws StoreError ENOENT for a name that xenstored does not have */
+  /** @throws StoreError EINVAL for a name that xenstored does not have */
   specialPermissions(name: string): Permissions {
     const permissions = this.#specialPermissions.get(name);
-    if (!permissions) throw new StoreError('ENOENT');
+    if (!permissions) throw new StoreError('EINVAL');
     return permissions;
   }
 
-  /** Says which domains hear of a special event. */
+  /** Says which domains hear of a special event. @throws StoreError EINVAL for a name that is none */
   setSpecialPermissions(name: string, permissions: Permissions): void {
+    this.specialPermissions(name);
     this.#specialPermissions.set(name, permissions);
   }
 

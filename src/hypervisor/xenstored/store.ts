@@ -30,6 +30,8 @@ export interface View {
   get(path: string): StoreNode | undefined;
   /** Nodes that the domain owns, as far as this view can see. */
   owned(domid: DomId): number;
+  /** The refusal for something that a quota does not allow. */
+  overQuota(): StoreError;
   /** Makes the mutations and reports the event, now or at the commit. */
   apply(mutations: readonly Mutation[], event: StoreEvent): void;
 }
@@ -59,6 +61,10 @@ export class Store implements View {
     return this.#tree.owners();
   }
 
+  overQuota(): StoreError {
+    return new StoreError('ENOSPC');
+  }
+
   apply(mutations: readonly Mutation[], event: StoreEvent): void {
     this.#applyAll(mutations, [event]);
   }
@@ -70,9 +76,11 @@ export class Store implements View {
 
   /**
    * Makes the transaction's changes visible, all of them.
-   * @throws StoreError EAGAIN when it conflicts, ENOSPC when a domain would own more than `quotas` allow
+   * @throws StoreError EAGAIN when it conflicts, ENOSPC when a domain would own more than `quotas` allow,
+   *   ENOMEM when something in it was refused for a quota
    */
   commit(transaction: Transaction, quotas: Quotas | undefined): void {
+    if (transaction.doomed) throw new StoreError('ENOMEM');
     for (const path of transaction.touched) {
       const seen = nodeAt(transaction.base, path)?.generation;
       if (this.get(path)?.generation !== seen) throw new StoreError('EAGAIN');
@@ -81,7 +89,10 @@ export class Store implements View {
     this.#applyAll(transaction.mutations, transaction.events);
   }
 
-  /** Removes the nodes that a domain owns, and its entries in the permissions of others (XSA-322, XSA-419). */
+  /**
+   * Removes the nodes that a domain owns (XSA-419), and its entries in the permissions of others, so that the next
+   * domain of that number does not inherit them (XSA-322). Watches hear of the removals alone.
+   */
   forgetDomain(domid: DomId): void {
     const mutations: Mutation[] = [];
     const isOwned = ({ permissions }: StoreNode) => permissions[0].domid === domid;
@@ -92,8 +103,11 @@ export class Store implements View {
         mutations.push({ kind: 'permissions', path, permissions });
       }
     }
-    const events = mutations.map(({ kind, path }) => ({ path, removed: kind === 'remove' }));
-    this.#applyAll(mutations, events);
+    const removals = mutations.filter(({ kind }) => kind === 'remove');
+    this.#applyAll(
+      mutations,
+      removals.map(({ path }) => ({ path, removed: true })),
+    );
   }
 
   #checkOwned(transaction: Transaction, maxNodes: number): void {
@@ -117,6 +131,7 @@ export class Transaction implements View {
   readonly #ownedAtStart: ReadonlyMap<DomId, number>;
   readonly #maxNodes: number;
   readonly #touched = new Set<string>();
+  #doomed = false;
   readonly #mutations: Mutation[] = [];
   readonly #events = new Map<string, StoreEvent>();
 
@@ -130,6 +145,16 @@ export class Transaction implements View {
   /** Paths that the outcome depends on. */
   get touched(): ReadonlySet<string> {
     return this.#touched;
+  }
+
+  /** Something in it was refused for a quota, so it is not whole and never commits. */
+  get doomed(): boolean {
+    return this.#doomed;
+  }
+
+  overQuota(): StoreError {
+    this.#doomed = true;
+    return new StoreError('ENOSPC');
   }
 
   get mutations(): readonly Mutation[] {
@@ -179,7 +204,7 @@ export class Transaction implements View {
 
   #touch(path: string): void {
     if (this.#touched.has(path)) return;
-    if (this.#touched.size >= this.#maxNodes) throw new StoreError('ENOSPC');
+    if (this.#touched.size >= this.#maxNodes) throw this.overQuota();
     this.#touched.add(path);
   }
 }

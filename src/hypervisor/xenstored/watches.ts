@@ -28,15 +28,11 @@ export class Watches {
   readonly #byPath = new Map<string, Set<Watch>>();
   readonly #byWatcher = new Map<Watcher, Set<Watch>>();
 
-  /** How many watches the watcher has. */
-  count(watcher: Watcher): number {
-    return this.#byWatcher.get(watcher)?.size ?? 0;
-  }
-
-  /** @throws StoreError EEXIST when the watcher has this path and token already */
-  add(watch: Watch): void {
+  /** @throws StoreError EEXIST when the watcher has this path and token, E2BIG when it has `maxWatches` */
+  add(watch: Watch, maxWatches: number): void {
     const { watcher, path, token } = watch;
     if (this.#find(watcher, path, token)) throw new StoreError('EEXIST');
+    if ((this.#byWatcher.get(watcher)?.size ?? 0) >= maxWatches) throw new StoreError('E2BIG');
     addTo(this.#byPath, path, watch);
     addTo(this.#byWatcher, watcher, watch);
   }
