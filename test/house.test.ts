@@ -42,6 +42,9 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli'],
 };
 
+/** The one way out of src/: the command that boots the lab. */
+const LAB_DOOR = { path: 'cli/lab.ts', specifier: '../../lab/index.ts' };
+
 const MAX_LINES = 500;
 
 interface SourceFile {
@@ -68,6 +71,7 @@ function importsOf({ text }: SourceFile): string[] {
 /** The complaint about one import, or undefined when it is allowed. */
 function complaint(file: SourceFile, specifier: string): string | undefined {
   if (specifier.startsWith('node:')) return undefined;
+  if (file.path === LAB_DOOR.path && specifier === LAB_DOOR.specifier) return undefined;
   if (!specifier.startsWith('.')) {
     const allowed = LIBRARIES[specifier];
     return allowed?.includes(file.folder) ? undefined : `${file.path}: imports ${specifier}`;

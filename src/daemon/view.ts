@@ -5,8 +5,17 @@ import type { Screen } from '../outputs/screen.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { ControlAction, DaemonStatus } from './status.ts';
 
+/** A guest that does not run now and can be started again. */
+export interface AbsentGuest {
+  /** The number it had. */
+  readonly domid: DomId;
+  readonly name: string;
+  readonly state: 'stopped' | 'crashed';
+}
+
 /** Starting and stopping guests: only where this process is the host (the demo). */
 export interface GuestControls {
+  readonly absent: readonly AbsentGuest[];
   /**
    * Resolves when the action is done: a stopped or crashed guest is gone and holds nothing; a restarted
    * one has been created anew, under a new domid.

@@ -133,4 +133,9 @@ export class Ledger {
   get accounts(): Iterable<Account> {
     return this.#accounts.values();
   }
+
+  /** What the domain makes us hold: zeros when it has no row. */
+  heldBy(domid: DomId): Readonly<Held> {
+    return this.#accounts.get(domid)?.held ?? nothing();
+  }
 }

@@ -94,6 +94,7 @@ export class ScriptedView implements DaemonView {
   /** Offers the actions of the demo, which are written down. */
   offerControls(): void {
     this.controls = {
+      absent: [],
       act: async (domid: DomId, action: ControlAction) => {
         const guest = this.guests.get(domid)!;
         if (action !== 'restart' && guest.state !== 'connected') {

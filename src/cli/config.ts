@@ -1,0 +1,123 @@
+// What a service is told by its command line, its configuration file and its environment, checked as a
+// whole before anything starts. The command line wins over the file.
+
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { messageOf, UsageError } from '../runtime/errors.ts';
+import type { Random } from '../runtime/random.ts';
+import { type Budget, DEFAULT_BUDGET, HELD_KINDS } from '../zcopy/ledger.ts';
+
+/** The options of `demo` and `serve`, as they were typed. */
+export interface ServiceOptions {
+  readonly listen?: string;
+  readonly tokenFile?: string;
+  readonly config?: string;
+  readonly json?: boolean;
+  readonly logLevel?: LogLevel;
+}
+
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface ServiceConfig {
+  readonly listen: ListenAddress;
+  readonly token: string;
+  /** Host names under which a browser may reach us, besides the loopback ones. */
+  readonly allowedHosts: readonly string[];
+  readonly refreshHz: number;
+  readonly budget: Budget;
+  readonly logLevel: LogLevel;
+  readonly json: boolean;
+}
+
+const DEFAULT_LISTEN = '127.0.0.1:8470';
+const DEFAULT_REFRESH_HZ = 60;
+const MIN_TOKEN_LENGTH = 16;
+const TOKEN_BYTES = 24;
+
+const amount = z.int().min(0);
+const fileSchema = z.strictObject({
+  listen: z.string().optional(),
+  allowedHosts: z.array(z.string().min(1)).default([]),
+  refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
+  budget: z.partialRecord(z.enum(HELD_KINDS), amount).default({}),
+  logLevel: z.enum(LOG_LEVELS).default('info'),
+});
+
+/**
+ * The configuration of a service.
+ * @throws UsageError in one line that says what is wrong and what would be right
+ */
+export function serviceConfig(options: ServiceOptions, random: Random): ServiceConfig {
+  const file = readConfig(options.config);
+  return {
+    listen: parseListen(options.listen ?? file.listen ?? DEFAULT_LISTEN),
+    token:
+      readToken(options.tokenFile) ?? Buffer.from(random.bytes(TOKEN_BYTES)).toString('base64url'),
+    allowedHosts: file.allowedHosts,
+    refreshHz: file.refreshHz,
+    budget: { ...DEFAULT_BUDGET, ...file.budget },
+    logLevel: options.logLevel ?? file.logLevel,
+    json: options.json ?? false,
+  };
+}
+
+/** HOST:PORT, [IPV6]:PORT. @throws UsageError */
+export function parseListen(text: string): ListenAddress {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (!match || port > 65_535) {
+    throw new UsageError(`--listen ${text} is not HOST:PORT, such as 127.0.0.1:8470 or [::1]:0`);
+  }
+  return { host: (match[1] ?? match[2])!, port };
+}
+
+/** A whole number in a range. @throws UsageError naming the option */
+export function wholeNumber(
+  text: string,
+  { option, min, max }: { option: string; min: number; max: number },
+): number {
+  const value = Number(text);
+  if (/^\d{1,9}$/.test(text) && value >= min && value <= max) return value;
+  throw new UsageError(`${option} ${text} is not a whole number from ${min} to ${max}`);
+}
+
+/** The token of the file or of XEN_ZCOPY_TOKEN, or undefined when there is neither. @throws UsageError */
+export function readToken(file: string | undefined): string | undefined {
+  const source = file === undefined ? 'XEN_ZCOPY_TOKEN' : `--token-file ${file}`;
+  const text = file === undefined ? process.env.XEN_ZCOPY_TOKEN : readText(file, '--token-file');
+  if (text === undefined) return undefined;
+  const token = text.trim();
+  if (!/^[\x21-\x7e]+$/.test(token) || token.length < MIN_TOKEN_LENGTH) {
+    throw new UsageError(`${source}: a token is at least ${MIN_TOKEN_LENGTH} printable characters`);
+  }
+  return token;
+}
+
+function readConfig(path: string | undefined): z.output<typeof fileSchema> {
+  if (path === undefined) return fileSchema.parse({});
+  const text = readText(path, '--config');
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`--config ${path} is not JSON: ${messageOf(error)}`);
+  }
+  const result = fileSchema.safeParse(json);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new UsageError(`--config ${path}: ${issue!.path.join('.') || 'file'}: ${issue!.message}`);
+}
+
+function readText(path: string, option: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${option} ${path} cannot be read: ${messageOf(error)}`);
+  }
+}

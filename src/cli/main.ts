@@ -1,0 +1,103 @@
+#!/usr/bin/env node
+// xen-zcopy's command line: reads the words, loads the one command that was asked for, and turns
+// errors into one clear line and an exit code: 0, 1 (failed), 2 (used wrongly).
+
+import { Command, CommanderError, Option } from 'commander';
+import { messageOf, UsageError } from '../runtime/errors.ts';
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+const DESCRIPTION = `Zero-copy sharing of pictures and input between Xen domains, in user space.
+
+Try it without Xen:        xen-zcopy demo
+On a Xen host, in dom0:    xen-zcopy serve
+A real Xen under QEMU:     xen-zcopy lab`;
+
+/** The options that every command which serves the viewer has. */
+function withServiceOptions(command: Command): Command {
+  return command
+    .option('--listen <host:port>', 'where the viewer and the API answer; port 0 picks one')
+    .option(
+      '--token-file <file>',
+      'file with the access token (otherwise XEN_ZCOPY_TOKEN or random)',
+    )
+    .option('--config <file>', 'JSON configuration file')
+    .option('--json', 'print one JSON line {"url", "pid"} on stdout when ready')
+    .addOption(
+      new Option('--log-level <level>', 'how much to log on stderr').choices([
+        'trace',
+        'debug',
+        'info',
+        'warn',
+        'error',
+        'silent',
+      ]),
+    );
+}
+
+function program(): Command {
+  const root = new Command('xen-zcopy')
+    .description(DESCRIPTION)
+    .exitOverride()
+    .showHelpAfterError('(--help says more)')
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'xen-zcopy: ')),
+    });
+
+  withServiceOptions(root.command('demo'))
+    .description('Xen in this process: guests that draw, served to the viewer in your browser')
+    .option('--guests <n>', 'how many guests to boot, 1 to 8', '2')
+    .option(
+      '--xenstore-socket <path>',
+      "also offer the in-process xenstored to Debian's xenstore-utils",
+    )
+    .action(async (options) => (await import('./demo.ts')).demo(options));
+
+  withServiceOptions(root.command('serve'))
+    .description("the driver domain's daemon on a Xen host: PV displays and input of its guests")
+    .action(async (options) => (await import('./serve.ts')).serve(options));
+
+  root
+    .command('lab')
+    .description(
+      'a real Xen host under QEMU, made from Debian packages, with a guest in the viewer',
+    )
+    .option('--port <port>', 'port of the viewer on this machine; 0 picks one', '0')
+    .option('--guests <n>', 'how many guests to create, 1 to 4', '1')
+    .option('--cache <dir>', 'where the images are kept')
+    .option('--json', 'print one JSON line {"url", "pid"} on stdout when ready')
+    .action(async (options) => (await import('./lab.ts')).lab(options));
+
+  root
+    .command('status')
+    .description('what a running daemon serves and holds')
+    .option('--url <url>', 'the daemon, with its token: http://127.0.0.1:8470/?token=...')
+    .option('--token-file <file>', 'file with the access token (otherwise XEN_ZCOPY_TOKEN)')
+    .option('--json', 'print what GET /api/status answers')
+    .action(async (options) => (await import('./status.ts')).status(options));
+
+  root
+    .command('abi')
+    .description(
+      'the layouts and numbers of the interfaces: displif, kbdif, grants, events, xenstore',
+    )
+    .option('--json', 'as JSON: structs with sizes and offsets, constants')
+    .action(async (options) => (await import('./abi.ts')).abi(options));
+
+  return root;
+}
+
+/** Runs the command; the exit code says how it went. */
+async function main(argv: readonly string[]): Promise<number> {
+  try {
+    await program().parseAsync(argv);
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+    process.stderr.write(`xen-zcopy: ${messageOf(error)}\n`);
+    return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+process.exitCode = await main(process.argv);

@@ -1,0 +1,36 @@
+// `xen-zcopy serve`: the driver domain's daemon on a real Xen host.
+
+import { openLinuxDomain } from '../linux/domain.ts';
+import { probeHost, requireServable } from '../linux/host.ts';
+import { SystemRandom } from '../runtime/random.ts';
+import { stderrLogger, systemRuntime } from '../runtime/runtime.ts';
+import { Scope } from '../runtime/scope.ts';
+import { type ServiceOptions, serviceConfig } from './config.ts';
+import { announce, interrupted, startService } from './service.ts';
+
+const ADVICE = `Give a guest a screen with vdispl and vkb in its xl configuration, then xl create.
+Ctrl-C stops; the guests keep running and their screens come back with the next daemon.`;
+
+/** Serves until it is interrupted. @throws UsageError, or SysError when this is not a Xen host */
+export async function serve(options: ServiceOptions): Promise<void> {
+  const config = serviceConfig(options, new SystemRandom());
+  const report = await probeHost(process.env);
+  requireServable(report);
+  const hostPaths = Object.fromEntries(
+    Object.entries(report.paths).map(([name, { usable, reason }]) => [
+      name,
+      { available: usable, reason: reason ?? 'opened' },
+    ]),
+  );
+  const runtime = systemRuntime(stderrLogger(config.logLevel));
+  const scope = new Scope('serve');
+  try {
+    const domain = scope.own(await openLinuxDomain({ runtime }));
+    const service = await startService(scope, { runtime, config, domain, hostPaths });
+    announce(service, config, ADVICE);
+    const lost = await Promise.race([interrupted(), domain.store.closed]);
+    if (lost) throw lost;
+  } finally {
+    await scope.close();
+  }
+}

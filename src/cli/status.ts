@@ -1,0 +1,98 @@
+// `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
+
+import { SysError, UsageError } from '../runtime/errors.ts';
+import { readToken } from './config.ts';
+
+export interface StatusOptions {
+  readonly url?: string;
+  readonly tokenFile?: string;
+  readonly json?: boolean;
+}
+
+const DEFAULT_URL = 'http://127.0.0.1:8470/';
+const TIMEOUT_MS = 10_000;
+
+/** The part of the answer that is printed for people (the contract is in the user's guide). */
+interface StatusAnswer {
+  readonly guests: readonly {
+    readonly domid: number;
+    readonly name: string;
+    readonly state: string;
+    readonly displays: readonly {
+      readonly connector: number;
+      readonly uniqueId: string;
+      readonly width: number;
+      readonly height: number;
+      readonly format: string | null;
+      readonly flips: number;
+      readonly flipsPerSecond: number;
+      readonly bytesCopied: number;
+      readonly path: string;
+    }[];
+    readonly input: { readonly state: string };
+    readonly held: Readonly<Record<string, number>>;
+    readonly refused: Readonly<Record<string, number>>;
+  }[];
+  readonly host: { readonly provider: string };
+}
+
+/** @throws UsageError for a bad URL, SysError when the daemon does not answer */
+export async function status({ url, tokenFile, json }: StatusOptions): Promise<void> {
+  const answer = await ask(url ?? DEFAULT_URL, tokenFile);
+  if (json) {
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+    return;
+  }
+  process.stdout.write(render(answer as StatusAnswer));
+}
+
+async function ask(url: string, tokenFile: string | undefined): Promise<unknown> {
+  if (!URL.canParse(url)) throw new UsageError(`--url ${url} is not a URL, such as ${DEFAULT_URL}`);
+  const base = new URL(url);
+  const token = base.searchParams.get('token') ?? readToken(tokenFile);
+  if (!token) {
+    throw new UsageError('a token is needed: in --url, --token-file or XEN_ZCOPY_TOKEN');
+  }
+  const target = new URL('/api/status', base.origin);
+  try {
+    const response = await fetch(target, {
+      headers: { authorization: `Bearer ${token}` },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    if (response.ok) return await response.json();
+    const { error } = (await response.json()) as { error?: string };
+    throw new Error(error ?? `status ${response.status}`);
+  } catch (error) {
+    throw new SysError({
+      call: 'GET /api/status',
+      errnoName: error instanceof Error ? String(error.cause ?? error.message) : 'no answer',
+      context: `asking ${base.origin}`,
+      remedy: 'is xen-zcopy running there? start it with `xen-zcopy serve` or `xen-zcopy demo`',
+    });
+  }
+}
+
+function render({ guests, host }: StatusAnswer): string {
+  const lines = [`host: ${host.provider}, ${guests.length} guest(s)`];
+  for (const guest of guests) {
+    lines.push(
+      `\n${guest.name} (domain ${guest.domid}): ${guest.state}, input ${guest.input.state}`,
+    );
+    for (const display of guest.displays) {
+      const { connector, uniqueId, width, height, format, flips, flipsPerSecond } = display;
+      lines.push(
+        `  display ${connector} ${uniqueId}: ${width}x${height} ${format ?? 'off'}, ${flips} flips ` +
+          `(${flipsPerSecond.toFixed(1)}/s), ${display.bytesCopied} bytes copied, by ${display.path}`,
+      );
+    }
+    lines.push(`  holds ${counts(guest.held)}`);
+    if (Object.keys(guest.refused).length > 0) lines.push(`  refused ${counts(guest.refused)}`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function counts(numbers: Readonly<Record<string, number>>): string {
+  return Object.entries(numbers)
+    .map(([name, number]) => `${name} ${number}`)
+    .join(', ');
+}

@@ -1,0 +1,188 @@
+// The driver-domain daemon: serves the PV displays and keyboards of all guests on one domain's devices,
+// whoever provides that domain, and tells what it serves and holds.
+//
+// Start-up, in order: the ledger and the outputs, the device classes, then one bus per type of device in
+// xenstore (`vdispl`; `vkbd` and `vinput`, libxl's two names for keyboards). Everything a guest makes us hold
+// goes through its accounted domain; when its last device leaves, its row must be empty, which is asserted.
+
+import { DisplayBackend } from '../display/backend.ts';
+import type { GuestInput } from '../input/guest-input.ts';
+import { BrowserOutput } from '../outputs/browser/browser-output.ts';
+import type { Screen } from '../outputs/screen.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { Scope } from '../runtime/scope.ts';
+import type { Domain } from '../xen/domain.ts';
+import type { DomId } from '../xen/ids.ts';
+import { BackendBus } from '../xen/xenbus/backend-bus.ts';
+import type { BackendDriver, GuestContext } from '../xen/xenbus/driver.ts';
+import { Guests } from '../xen/xenbus/guests.ts';
+import { accountedDomain } from '../zcopy/accounted-domain.ts';
+import { type Account, type Budget, Ledger } from '../zcopy/ledger.ts';
+import type { DaemonStatus, GuestStatus } from './status.ts';
+import { CONTROL_ACTIONS } from './status.ts';
+import type { DaemonView, GuestControls } from './view.ts';
+
+export interface DaemonOptions {
+  readonly runtime: Runtime;
+  /** Our own domain; the daemon uses it and does not close it. */
+  readonly domain: Domain;
+  /** What each guest may make us hold. */
+  readonly budget: Budget;
+  readonly refreshHz: number;
+  /** What the host gives, for the status. */
+  readonly hostPaths: DaemonStatus['host']['paths'];
+  /** Where this process is the host of the guests. */
+  readonly controls?: GuestControls;
+}
+
+/** A guest that has devices now. */
+interface Served {
+  readonly account: Account;
+  readonly name: string;
+  closing: boolean;
+}
+
+export class Daemon implements DaemonView, AsyncDisposable {
+  readonly controls: GuestControls | undefined;
+  readonly #options: DaemonOptions;
+  readonly #ledger = new Ledger();
+  readonly #served = new Map<DomId, Served>();
+  readonly #listeners = new Set<() => void>();
+  readonly #scope = new Scope('daemon');
+  readonly #output: BrowserOutput;
+  readonly #displays: DisplayBackend;
+
+  private constructor(options: DaemonOptions) {
+    const { runtime, refreshHz, controls } = options;
+    this.#options = options;
+    this.controls = controls;
+    const onChange = () => this.#changed();
+    this.#output = new BrowserOutput(runtime, { refreshHz, onChange });
+    this.#displays = new DisplayBackend({ runtime, output: this.#output });
+  }
+
+  /** Serves the guests that are there and those that will come. @throws SysError when xenstore refuses */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options);
+    const { runtime, domain } = options;
+    const guests = new Guests((domid) => daemon.#admit(domid));
+    try {
+      for (const driver of daemon.#drivers()) {
+        daemon.#scope.own(await BackendBus.open({ runtime, domain, driver, guests }));
+      }
+    } catch (error) {
+      await daemon.#scope.close();
+      throw error;
+    }
+    return daemon;
+  }
+
+  status(): DaemonStatus {
+    const { domain, hostPaths } = this.#options;
+    const present = [...this.#served].map(([domid, served]) => this.#statusOf(domid, served));
+    return {
+      guests: [...present, ...this.#absent()],
+      host: { provider: domain.provider, paths: hostPaths },
+      controls: this.controls ? CONTROL_ACTIONS : [],
+    };
+  }
+
+  screen(domid: DomId, connector: number): Screen | undefined {
+    return this.#output.screen(domid, connector);
+  }
+
+  input(_domid: DomId): GuestInput | undefined {
+    return undefined;
+  }
+
+  onChange(listener: () => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  /** Disconnects every guest in good order and gives everything back; the next daemon can take up. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#scope.close();
+  }
+
+  #drivers(): BackendDriver[] {
+    return [this.#displays];
+  }
+
+  /** The first device of a guest appeared. */
+  async #admit(domid: DomId): Promise<GuestContext> {
+    const { runtime, domain, budget } = this.#options;
+    const name = (await domain.store.read(`/local/domain/${domid}/name`)) ?? `domain-${domid}`;
+    const account = this.#ledger.open(domid, budget);
+    const served: Served = { account, name, closing: false };
+    const scope = new Scope(`guest-${domid}`);
+    this.#served.set(domid, served);
+    scope.defer(() => {
+      this.#served.delete(domid);
+      this.#ledger.close(account);
+      this.#changed();
+    });
+    scope.signal.addEventListener('abort', () => {
+      served.closing = true;
+    });
+    this.#changed();
+    return {
+      domid,
+      domain: accountedDomain(domain, account),
+      scope,
+      log: runtime.log.child({ guest: name, domid }),
+      countRefusal: (reason) => account.countRefusal(reason),
+      charge: (amounts) => account.charge(amounts),
+    };
+  }
+
+  #statusOf(domid: DomId, { account, name, closing }: Served): GuestStatus {
+    const connectors = this.#displays.connectorsOf(domid);
+    const input = this.input(domid);
+    const connected = connectors.length > 0 || input?.state === 'connected';
+    return {
+      domid,
+      name,
+      state: closing ? 'closing' : connected ? 'connected' : 'waiting',
+      displays: connectors.map((connector) => {
+        const screen = this.screen(domid, connector.connector);
+        return {
+          ...connector,
+          viewLatencyMs: screen?.viewLatencyMs ?? null,
+          viewers: screen?.viewers ?? 0,
+        };
+      }),
+      input: input
+        ? { state: input.state, area: input.area }
+        : { state: 'waiting', area: { width: 0, height: 0 } },
+      held: account.held,
+      refused: account.refused,
+    };
+  }
+
+  #absent(): GuestStatus[] {
+    const absent = this.controls?.absent ?? [];
+    return absent
+      .filter(({ domid }) => !this.#served.has(domid))
+      .map(({ domid, name, state }) => ({
+        domid,
+        name,
+        state,
+        displays: [],
+        input: { state: 'closed', area: { width: 0, height: 0 } },
+        held: this.#ledger.heldBy(domid),
+        refused: {},
+      }));
+  }
+
+  #changed(): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener();
+      } catch (error) {
+        this.#options.runtime.log.error({ reason: messageOf(error) }, 'a listener failed');
+      }
+    }
+  }
+}

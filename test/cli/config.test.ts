@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { parseListen, readToken, serviceConfig } from '../../src/cli/config.ts';
+import { UsageError } from '../../src/runtime/errors.ts';
+import { SeededRandom } from '../../src/runtime/random.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
+
+const random = new SeededRandom(1);
+const folder = mkdtempSync(join(tmpdir(), 'xen-zcopy-config-'));
+
+function file(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+/** The message of the usage error that `act` must throw. */
+function complaint(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    assert(error instanceof UsageError, `not a usage error: ${error}`);
+    assert(!error.message.includes('\n'), 'one line');
+    return error.message;
+  }
+  throw new Error('accepted');
+}
+
+test('addresses: names, IPv4, IPv6 in brackets, ports up to 65535', () => {
+  assert.deepEqual(parseListen('localhost:0'), { host: 'localhost', port: 0 });
+  assert.deepEqual(parseListen('0.0.0.0:65535'), { host: '0.0.0.0', port: 65_535 });
+  assert.deepEqual(parseListen('[::1]:80'), { host: '::1', port: 80 });
+  for (const bad of [
+    '',
+    '8470',
+    'host',
+    'host:',
+    ':80',
+    'host:65536',
+    'host:-1',
+    '::1:80',
+    'a b:1',
+  ]) {
+    assert.match(
+      complaint(() => parseListen(bad)),
+      /HOST:PORT/,
+    );
+  }
+});
+
+test('defaults, and the command line wins over the file', () => {
+  const config = file(
+    'good.json',
+    '{"listen": "[::1]:1", "budget": {"buffers": 7}, "refreshHz": 30}',
+  );
+  const fromFile = serviceConfig({ config }, random);
+  assert.deepEqual(fromFile.listen, { host: '::1', port: 1 });
+  assert.deepEqual(fromFile.budget, { ...DEFAULT_BUDGET, buffers: 7 });
+  assert.equal(fromFile.refreshHz, 30);
+  assert.equal(serviceConfig({ config, listen: 'h:2' }, random).listen.host, 'h');
+  assert.equal(serviceConfig({}, random).listen.port, 8470);
+});
+
+test('a wrong file is one line that names the place', () => {
+  const complaintOf = (content: string) =>
+    complaint(() => serviceConfig({ config: file('bad.json', content) }, random));
+  assert.match(complaintOf('{'), /not JSON/);
+  assert.match(complaintOf('{"refreshHz": 0}'), /refreshHz/);
+  assert.match(complaintOf('{"budget": {"pages": -1}}'), /budget\.pages/);
+  assert.match(complaintOf('{"budget": {"page": 1}}'), /budget/);
+  assert.match(complaintOf('{"lisen": "x"}'), /lisen/);
+  assert.match(
+    complaint(() => serviceConfig({ config: `${folder}/none` }, random)),
+    /cannot be read/,
+  );
+});
+
+test('tokens: from a file, never weak, random otherwise', () => {
+  assert.equal(readToken(file('token', 'a-token-of-enough-length\n')), 'a-token-of-enough-length');
+  assert.match(
+    complaint(() => readToken(file('short', 'short\n'))),
+    /at least 16/,
+  );
+  assert.match(
+    complaint(() => readToken(file('control', `${'x'.repeat(20)}\u0007`))),
+    /printable/,
+  );
+  const tokens = [serviceConfig({}, random).token, serviceConfig({}, random).token];
+  assert.notEqual(tokens[0], tokens[1]);
+  assert(tokens[0]!.length >= 32);
+});
