@@ -3,7 +3,9 @@
 
 import { readFileSync } from 'node:fs';
 import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
+import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
+import { listDomains } from './guest.ts';
 import type { Machine } from './machine.ts';
 
 const VARIABLE = 'XEN_ZCOPY_LAB';
@@ -20,6 +22,15 @@ export interface AttachedMachine {
   readonly dom0: Dom0;
   readonly daemonPort: number;
   readonly runtime: Runtime;
+  /** Ends the daemon and every guest that an earlier scenario left, so that the next one starts fresh. */
+  reset(): Promise<void>;
+}
+
+async function reset(dom0: Dom0): Promise<void> {
+  await stopDaemonIfRunning(dom0);
+  for (const { domid } of await listDomains(dom0)) {
+    if (domid !== 0) await dom0.run(['xl', 'destroy', `${domid}`]);
+  }
 }
 
 /** The environment for processes that use `machine`. */
@@ -39,5 +50,6 @@ export function attach(): AttachedMachine {
   const { agentPort, daemonPort, token, serialLog } = JSON.parse(value) as Whereabouts;
   const runtime = systemRuntime();
   const lastWords = () => readFileSync(serialLog, 'latin1').split('\n').slice(-20).join('\n');
-  return { dom0: new Dom0({ runtime, agentPort, token, lastWords }), daemonPort, runtime };
+  const dom0 = new Dom0({ runtime, agentPort, token, lastWords });
+  return { dom0, daemonPort, runtime, reset: () => reset(dom0) };
 }

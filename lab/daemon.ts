@@ -49,6 +49,13 @@ export type InputEvent =
   | { readonly type: 'position'; readonly x: number; readonly y: number }
   | { readonly type: 'wheel'; readonly delta: number };
 
+/** Ends a daemon that somebody else started and left. */
+export async function stopDaemonIfRunning(dom0: Dom0): Promise<void> {
+  if ((await dom0.processState(PROCESS_NAME))?.running) {
+    await dom0.stop(PROCESS_NAME, { signal: 'SIGKILL', timeoutMs: STOP_TIMEOUT_MS });
+  }
+}
+
 /** The daemon that runs in a machine's dom0. */
 export class Daemon {
   readonly dom0: Dom0;
@@ -133,8 +140,8 @@ export class Daemon {
   }
 
   async #serves(): Promise<boolean> {
-    const { running } = await this.dom0.processState(PROCESS_NAME);
-    if (!running) throw new Error('the daemon has ended');
+    if (!(await this.dom0.processState(PROCESS_NAME))?.running)
+      throw new Error('the daemon has ended');
     return this.status().then(
       () => true,
       () => false,

@@ -3,7 +3,7 @@
 // it: it is sent after the boot, so that a rebuilt daemon needs no new image.
 import { mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { build } from 'esbuild';
+import { buildSync } from 'esbuild';
 import { command } from './command.ts';
 import { CpioWriter } from './cpio.ts';
 import { guestImage } from './guest-image.ts';
@@ -30,8 +30,8 @@ const SYSTEM_FILES: Readonly<Record<string, string>> = {
 };
 
 /** The compiled agent and what it imports, as one module. */
-export async function bundledAgent(): Promise<string> {
-  const { outputFiles } = await build({
+export function bundledAgent(): string {
+  const { outputFiles } = buildSync({
     entryPoints: [AGENT_ENTRY],
     bundle: true,
     platform: 'node',
@@ -84,7 +84,7 @@ export async function makeDom0Image(
     for (const [name, text] of Object.entries(SYSTEM_FILES)) archive.file(name, text);
     archive.characterDevice('dev/console', 5, 1);
     archive.file('init', readFileSync(DOM0_INIT), 0o755);
-    archive.file(DOM0_PATHS.agent.slice(1), await bundledAgent());
+    archive.file(DOM0_PATHS.agent.slice(1), bundledAgent());
     const daemonModules = `${DOM0_PATHS.daemon.slice(1)}/node_modules`;
     archive.tree(`${NODE_MODULES}/koffi`, `${daemonModules}/koffi`);
     archive.tree(`${NODE_MODULES}/@koromix`, `${daemonModules}/@koromix`);
@@ -98,9 +98,10 @@ export async function makeDom0Image(
       wanted: DOM0_MODULES,
     });
     archive.finish();
-    const compress = ['zstd', '-q', '-6', '-T0', `${folder}/dom0.cpio`, '-o', `${path}.partial`];
+    const partial = `${path}.partial-${process.pid}`;
+    const compress = ['zstd', '-q', '-6', '-T0', `${folder}/dom0.cpio`, '-o', partial];
     await command(compress, { context: "compressing dom0's image" });
-    renameSync(`${path}.partial`, path);
+    renameSync(partial, path);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -95,7 +95,8 @@ export class Dom0 {
     return this.#post<ProcessState>('/processes', process, RUN_TIMEOUT_MS);
   }
 
-  processState(name: string): Promise<ProcessState> {
+  /** How a process started before is doing; null when none of that name ever was. */
+  processState(name: string): Promise<ProcessState | null> {
     const path = `/processes/${encodeURIComponent(name)}`;
     return this.#json({ method: 'GET', path, timeoutMs: RUN_TIMEOUT_MS });
   }

@@ -94,7 +94,7 @@ export class HostWatch {
     );
   }
 
-  /** Warnings and worse that Xen and dom0's kernel have said since the last call (the boot at first). */
+  /** Warnings and worse that Xen and dom0's kernel have said since the last call (since the boot at first). */
   async complaints(): Promise<string[]> {
     this.#noteXenLog(await this.#dom0.output(['xl', 'dmesg', '-c']));
     const kernel = (await this.#dom0.output(['dmesg', '-r', '-c'])).split('\n').filter((line) => {

@@ -48,11 +48,9 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
   try {
     const prepared = await prepare({ progress, cacheFolder });
     signal?.throwIfAborted();
-    const serialLog = `${cacheFolder}/serial.log`;
-    progress(`booting Xen under QEMU, half a minute or so (its log: ${serialLog})`);
+    progress(`booting Xen under QEMU, half a minute or so (its log: ${prepared.serialLog})`);
     const machine = await Machine.boot({
       prepared,
-      serialLog,
       runtime: systemRuntime(),
       ...(options.listenPort ? { daemonPort: options.listenPort } : {}),
       ...(signal ? { signal } : {}),
@@ -65,7 +63,7 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
       progress(`starting guest ${number} of ${guests}`);
       await addGuest(daemon, number);
     }
-    return { url: daemon.url, serialLog, close: () => scope.close() };
+    return { url: daemon.url, serialLog: prepared.serialLog, close: () => scope.close() };
   } catch (error) {
     await scope.close();
     throw error;

@@ -1,9 +1,8 @@
 // The Xen host: one QEMU process that boots the prepared image. Xen is QEMU's multiboot kernel, Linux
 // and dom0's file system are its two modules; there is no disk. QEMU cannot outlive this process.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { dirname } from 'node:path';
 import { messageOf } from '../src/runtime/errors.ts';
 import { type Runtime, sleep } from '../src/runtime/runtime.ts';
 import { AGENT_PORT } from './agent/protocol.ts';
@@ -19,8 +18,6 @@ export type MachineMode = 'pv' | 'pvh-guests' | 'pvh-dom0';
 export interface MachineOptions {
   readonly prepared: Prepared;
   readonly runtime: Runtime;
-  /** Where everything that Xen and dom0's kernel say goes. */
-  readonly serialLog: string;
   readonly mode?: MachineMode;
   /** The machine's whole memory. */
   readonly memoryMib?: number;
@@ -91,7 +88,7 @@ function qemuArguments(options: MachineOptions, parameters: BootParameters): str
   return [
     ...time,
     ...['-cpu', CPU[mode], '-smp', '2', '-m', `${memoryMib}`],
-    ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${options.serialLog}`],
+    ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${prepared.serialLog}`],
     ...['-kernel', prepared.hypervisor, '-append', xen.join(' ')],
     ...['-initrd', `${prepared.kernel} ${linux},${prepared.dom0Image}`],
     // `restrict`: the machine can be reached through the two ports, and can reach nothing itself.
@@ -112,7 +109,7 @@ export class Machine implements AsyncDisposable {
   #complaint = '';
 
   private constructor(options: MachineOptions, qemu: ChildProcess, parameters: BootParameters) {
-    this.serialLog = options.serialLog;
+    this.serialLog = options.prepared.serialLog;
     this.daemonPort = parameters.daemonPort;
     this.#runtime = options.runtime;
     this.#qemu = qemu;
@@ -142,8 +139,8 @@ export class Machine implements AsyncDisposable {
     if (options.mode === 'pvh-dom0') {
       throw new Error('a PVH dom0 has no network under QEMU, and the lab reaches dom0 by network');
     }
-    mkdirSync(dirname(options.serialLog), { recursive: true });
-    rmSync(options.serialLog, { force: true });
+    // What an earlier machine of this process said must not be taken for this one's.
+    rmSync(options.prepared.serialLog, { force: true });
     const parameters = {
       token: Buffer.from(options.runtime.random.bytes(TOKEN_BYTES)).toString('hex'),
       agentPort: await freePort(),

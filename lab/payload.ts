@@ -2,7 +2,7 @@
 // emulation), and the viewer's page beside it, in the layout of dist/. It is sent to a running
 // machine, so that a rebuilt daemon needs neither a new image nor a new boot.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { build } from 'esbuild';
+import { buildSync } from 'esbuild';
 import type { Dom0 } from './dom0.ts';
 import { DOM0_PATHS } from './dom0-image.ts';
 import { REPOSITORY } from './sources.ts';
@@ -18,8 +18,8 @@ const REQUIRE =
   "import { createRequire as makeRequire } from 'node:module';const require = makeRequire(import.meta.url);";
 
 /** One module of a compiled file and all it imports, for the node of dom0. */
-async function bundle(entry: string): Promise<Uint8Array> {
-  const { outputFiles } = await build({
+function bundle(entry: string): Uint8Array {
+  const { outputFiles } = buildSync({
     entryPoints: [entry],
     bundle: true,
     platform: 'node',
@@ -37,7 +37,7 @@ async function bundle(entry: string): Promise<Uint8Array> {
 /** Runs one of the programs of lab/probes/ in dom0 and returns the JSON that it prints. @throws {CommandFailed} */
 export async function probe<T>(dom0: Dom0, name: string, ...args: string[]): Promise<T> {
   const path = `${DOM0_PATHS.daemon}/probes/${name}.mjs`;
-  await dom0.writeFile(path, await bundle(`${REPOSITORY}dist/lab/probes/${name}.js`));
+  await dom0.writeFile(path, bundle(`${REPOSITORY}dist/lab/probes/${name}.js`));
   return JSON.parse(await dom0.output(['node', path, ...args])) as T;
 }
 
@@ -46,7 +46,7 @@ export async function deployDaemon(dom0: Dom0): Promise<void> {
   if (!existsSync(ENTRY)) throw new Error(`${ENTRY} is not there: build first (npm run build)`);
   const folder = DOM0_PATHS.daemon;
   await dom0.writeFile(`${folder}/package.json`, readFileSync(`${REPOSITORY}package.json`));
-  await dom0.writeFile(DAEMON_MAIN, await bundle(ENTRY));
+  await dom0.writeFile(DAEMON_MAIN, bundle(ENTRY));
   for (const name of readdirSync(PAGE_FOLDER)) {
     if (name.endsWith('.map')) continue;
     await dom0.writeFile(`${folder}/dist/web/${name}`, readFileSync(`${PAGE_FOLDER}/${name}`));

@@ -9,8 +9,12 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
+  writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
+import { basename } from 'node:path';
+import { systemRuntime } from '../src/runtime/runtime.ts';
 import { bundledAgent, makeDom0Image } from './dom0-image.ts';
 import { fetchPackages, type Progress, unpackedPackages } from './packages.ts';
 import {
@@ -26,6 +30,8 @@ export interface Prepared {
   readonly hypervisor: string;
   readonly kernel: string;
   readonly dom0Image: string;
+  /** Where everything that Xen and dom0's kernel say is to go: a file of this process. */
+  readonly serialLog: string;
 }
 
 export interface PrepareOptions {
@@ -35,6 +41,7 @@ export interface PrepareOptions {
 }
 
 const KEY_DIGITS = 16;
+const KEPT_OF_A_KIND = 4;
 
 /** `$XDG_CACHE_HOME/xen-zcopy/lab`, or the same below `~/.cache`. */
 export function defaultCacheFolder(): string {
@@ -54,7 +61,7 @@ function packagesKey(): string {
 }
 
 /** Covers all that goes into the image: what makes it, node, koffi, the agent, the programs. */
-async function imageKey(packages: string): Promise<string> {
+function imageKey(packages: string): string {
   const { size, mtimeMs } = statSync(process.execPath);
   const programs = readdirSync(GUEST_PROGRAMS_FOLDER).sort();
   const makers = ['cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'recipe'];
@@ -66,15 +73,26 @@ async function imageKey(packages: string): Promise<string> {
     ...makers.map((name) => `${REPOSITORY}dist/lab/${name}.js`),
   ];
   const node = `${process.version} ${size} ${mtimeMs}`;
-  return keyOf([packages, node, await bundledAgent(), ...files.map((path) => readFileSync(path))]);
+  return keyOf([packages, node, bundledAgent(), ...files.map((path) => readFileSync(path))]);
 }
 
-/** Removes what earlier keys left, so that the cache does not grow. */
-function removeOthers(folder: string, { kind, keep }: { kind: string; keep: string }): void {
-  for (const name of readdirSync(folder)) {
-    if (!name.startsWith(`${kind}-`) || name === keep) continue;
-    rmSync(`${folder}/${name}`, { recursive: true, force: true });
-  }
+/** Puts what was made in its place, unless another process was faster: both made the same. */
+function moveUnlessThere(from: string, to: string): void {
+  if (existsSync(to)) rmSync(from, { recursive: true });
+  else renameSync(from, to);
+}
+
+/**
+ * Marks `name` as used now, and removes all but the latest of its kind, so that the cache does not grow.
+ * More than one stays, as several builds of the product may use one cache.
+ */
+function keepLatest(folder: string, { kind, name }: { kind: string; name: string }): void {
+  const nowSeconds = systemRuntime().wallMs() / 1000;
+  utimesSync(`${folder}/${name}`, nowSeconds, nowSeconds);
+  const age = (path: string) => statSync(`${folder}/${path}`).mtimeMs;
+  const names = readdirSync(folder).filter((other) => other.startsWith(`${kind}-`));
+  const old = names.sort((a, b) => age(b) - age(a)).slice(KEPT_OF_A_KIND);
+  for (const path of old) rmSync(`${folder}/${path}`, { recursive: true, force: true });
 }
 
 /**
@@ -88,16 +106,19 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   const packagesName = `packages-${packagesKey()}`;
   const packagesFolder = `${cacheFolder}/${packagesName}`;
   if (!existsSync(packagesFolder)) {
-    const partial = `${packagesFolder}.partial`;
+    const partial = `${packagesFolder}.partial-${process.pid}`;
     rmSync(partial, { recursive: true, force: true });
     await fetchPackages(partial, progress);
-    renameSync(partial, packagesFolder);
+    moveUnlessThere(partial, packagesFolder);
   }
-  removeOthers(cacheFolder, { kind: 'packages', keep: packagesName });
+  keepLatest(cacheFolder, { kind: 'packages', name: packagesName });
   const packages = unpackedPackages(packagesFolder);
-  const imageName = `dom0-${await imageKey(packagesName)}.cpio.zst`;
+  const imageName = `dom0-${imageKey(packagesName)}.cpio.zst`;
   const dom0Image = `${cacheFolder}/${imageName}`;
   if (!existsSync(dom0Image)) await makeDom0Image(dom0Image, { packages, progress });
-  removeOthers(cacheFolder, { kind: 'dom0', keep: imageName });
-  return { hypervisor: packages.hypervisor, kernel: packages.kernel, dom0Image };
+  keepLatest(cacheFolder, { kind: 'dom0', name: imageName });
+  const serialLog = `${cacheFolder}/serial-${process.pid}.log`;
+  writeFileSync(serialLog, '');
+  keepLatest(cacheFolder, { kind: 'serial', name: basename(serialLog) });
+  return { hypervisor: packages.hypervisor, kernel: packages.kernel, dom0Image, serialLog };
 }

@@ -34,7 +34,7 @@ if (files.length === 0) {
   process.exit(2);
 }
 
-const { prepare, defaultCacheFolder } = await import('../dist/lab/prepare.js');
+const { prepare } = await import('../dist/lab/prepare.js');
 const { Machine } = await import('../dist/lab/machine.js');
 const { attachment } = await import('../dist/lab/attached.js');
 const { systemRuntime } = await import('../dist/src/runtime/runtime.js');
@@ -62,9 +62,8 @@ let status = 1;
 let machine;
 try {
   const prepared = await prepare({ progress });
-  const serialLog = `${defaultCacheFolder()}/serial.log`;
-  progress(`booting (log: ${serialLog})`);
-  machine = await Machine.boot({ prepared, serialLog, signal, runtime: systemRuntime() });
+  progress(`booting (log: ${prepared.serialLog})`);
+  machine = await Machine.boot({ prepared, signal, runtime: systemRuntime() });
   progress('booted');
   status = await runScenarios(machine);
 } catch (error) {

@@ -13,7 +13,7 @@ const processes = new Processes();
 const consoles = new Map<number, Promise<GuestConsole>>();
 
 /** What a route answers: an object goes out as JSON, bytes as they are, nothing as 204. */
-type Answer = object | Buffer | undefined;
+type Answer = object | null | Buffer | undefined;
 type Route = (url: URL, body: Buffer) => Promise<Answer>;
 
 function json<T>(body: Buffer): T {

@@ -45,6 +45,15 @@ export function run(request: RunRequest): Promise<RunResult> {
   });
 }
 
+function stateOf(child: ChildProcess): ProcessState {
+  return {
+    pid: child.pid ?? 0,
+    running: child.exitCode === null && child.signalCode === null,
+    code: child.exitCode,
+    signal: child.signalCode,
+  };
+}
+
 /** The processes that were left running. */
 export class Processes {
   readonly #children = new Map<string, ChildProcess>();
@@ -52,7 +61,7 @@ export class Processes {
   /** Starts one; throws when one of that name still runs or the program cannot be started. */
   async start({ name, argv, environment }: StartRequest): Promise<ProcessState> {
     if (!/^[\w.-]+$/.test(name)) throw new Error(`not a process name: ${name}`);
-    if (this.#children.has(name) && this.state(name).running) {
+    if (this.state(name)?.running) {
       throw new Error(`${name} is already running`);
     }
     const log = openSync(`/var/log/${name}.log`, 'a');
@@ -68,35 +77,26 @@ export class Processes {
       child.once('error', reject);
     });
     this.#children.set(name, child);
-    return this.state(name);
+    return stateOf(child);
   }
 
-  state(name: string): ProcessState {
-    const child = this.#find(name);
-    return {
-      pid: child.pid ?? 0,
-      running: child.exitCode === null && child.signalCode === null,
-      code: child.exitCode,
-      signal: child.signalCode,
-    };
+  /** How the process of this name is doing; null when none was ever started. */
+  state(name: string): ProcessState | null {
+    const child = this.#children.get(name);
+    return child === undefined ? null : stateOf(child);
   }
 
   /** Sends `signal` and waits for the end; after `timeoutMs` it is killed. */
   async stop(name: string, options: { signal: NodeJS.Signals; timeoutMs: number }) {
-    const child = this.#find(name);
-    if (this.state(name).running) {
+    const child = this.#children.get(name);
+    if (child === undefined) throw new Error(`no process named ${name} was started`);
+    if (stateOf(child).running) {
       const ended = new Promise((resolve) => child.once('exit', resolve));
       signalGroup(child, options.signal);
       const expired = AbortSignal.timeout(options.timeoutMs);
       expired.addEventListener('abort', () => signalGroup(child, 'SIGKILL'), { once: true });
       await ended;
     }
-    return this.state(name);
-  }
-
-  #find(name: string): ChildProcess {
-    const child = this.#children.get(name);
-    if (child === undefined) throw new Error(`no process named ${name} was started`);
-    return child;
+    return stateOf(child);
   }
 }

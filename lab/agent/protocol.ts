@@ -4,7 +4,7 @@
 //   GET    /health                     → 204 once the agent runs
 //   POST   /run                        RunRequest → RunResult
 //   POST   /processes                  StartRequest → ProcessState
-//   GET    /processes/NAME             → ProcessState
+//   GET    /processes/NAME             → ProcessState, or null
 //   DELETE /processes/NAME?signal=&timeoutMs=  → ProcessState, after the process has ended
 //   GET    /files?path=                → the bytes
 //   PUT    /files?path=                the bytes → 204; folders on the way are made

@@ -1,4 +1,4 @@
-// What the drawing programs share: one connector of /dev/dri/card0 with its mode, and dumb buffers as
+// What the drawing programs share: one connector of the card with its mode, and dumb buffers as
 // framebuffers. Plain ioctls (the headers of libdrm-dev), no library. Every failure ends the program with one
 // line on stderr.
 #ifndef KMS_H
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define MAX_OBJECTS 32
+#define MAX_CARDS 16
 
 struct screen {
 	int fd;
@@ -47,15 +48,31 @@ static inline void kms_ioctl(int fd, unsigned long request, void *argument, cons
 			kms_fail(what);
 }
 
+/* Opens the newest card: an older one that somebody still holds open outlives its device. */
+static inline int kms_open_card(void)
+{
+	char path[sizeof("/dev/dri/card00")];
+
+	for (int number = MAX_CARDS - 1; number >= 0; number--) {
+		snprintf(path, sizeof(path), "/dev/dri/card%d", number);
+		int fd = open(path, O_RDWR | O_CLOEXEC);
+
+		if (fd >= 0)
+			return fd;
+		if (errno != ENOENT)
+			kms_fail(path);
+	}
+	fprintf(stderr, "there is no card in /dev/dri\n");
+	exit(1);
+}
+
 /* Opens the card and takes its connector number `index`, with that connector's CRTC and first mode. */
 static inline struct screen kms_open(unsigned index)
 {
-	struct screen screen = { .fd = open("/dev/dri/card0", O_RDWR | O_CLOEXEC) };
+	struct screen screen = { .fd = kms_open_card() };
 	uint32_t connectors[MAX_OBJECTS], crtcs[MAX_OBJECTS], encoders[MAX_OBJECTS];
 	struct drm_mode_modeinfo modes[MAX_OBJECTS];
 
-	if (screen.fd < 0)
-		kms_fail("/dev/dri/card0");
 	struct drm_mode_card_res resources = {
 		.connector_id_ptr = (uintptr_t)connectors, .count_connectors = MAX_OBJECTS,
 		.crtc_id_ptr = (uintptr_t)crtcs, .count_crtcs = MAX_OBJECTS,
@@ -66,6 +83,10 @@ static inline struct screen kms_open(unsigned index)
 			resources.count_connectors, index);
 		exit(1);
 	}
+	/* Only a call without room for modes makes the driver look which modes there are. */
+	struct drm_mode_get_connector look = { .connector_id = connectors[index] };
+
+	kms_ioctl(screen.fd, DRM_IOCTL_MODE_GETCONNECTOR, &look, "GETCONNECTOR");
 	struct drm_mode_get_connector connector = {
 		.connector_id = connectors[index],
 		.modes_ptr = (uintptr_t)modes, .count_modes = MAX_OBJECTS,

@@ -6,12 +6,14 @@ import { attach } from '../attached.ts';
 import { Guest, listDomains } from '../guest.ts';
 import { type HostCounts, HostWatch } from '../host.ts';
 
-const { dom0 } = attach();
+const machine = attach();
+const { dom0 } = machine;
 const host = new HostWatch(dom0);
 let counts: HostCounts;
 let guest: Guest;
 
 before(async () => {
+  await machine.reset();
   counts = await host.counts();
   guest = await Guest.create(dom0, { name: 'plain' });
   await guest.booted();

@@ -1,13 +1,15 @@
 // The lab itself: a real Xen with a real dom0, an agent that does what it is told, and counters that
 // count. What these prove, the other scenarios stand on.
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { attach } from '../attached.ts';
 import { CommandFailed } from '../dom0.ts';
 import { listDomains } from '../guest.ts';
 import { countActiveGrants, HostWatch } from '../host.ts';
 
-const { dom0 } = attach();
+const machine = attach();
+const { dom0 } = machine;
+before(() => machine.reset());
 after(() => dom0.close());
 
 test('dom0 runs on Xen 4.17 and has the devices that the daemon needs', async () => {
@@ -36,7 +38,8 @@ test('a process left running has a log and ends when it is told', async () => {
     argv: ['sh', '-c', 'echo "$WORD"; exec sleep 1000'],
     environment: { WORD: 'hello' },
   });
-  assert.equal((await dom0.processState('ticker')).running, true);
+  assert.equal(await dom0.processState('nobody'), null);
+  assert.equal((await dom0.processState('ticker'))?.running, true);
   const end = await dom0.stop('ticker');
   assert.deepEqual([end.running, end.signal], [false, 'SIGTERM']);
   assert.equal(await dom0.log('ticker'), 'hello\n');

@@ -1,14 +1,16 @@
 // The Linux provider on a real host: what it maps, binds, shares and watches is really there, and gone
 // afterwards.
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { attach } from '../attached.ts';
 import { Guest } from '../guest.ts';
 import { HostWatch } from '../host.ts';
 import { probe } from '../payload.ts';
 import type { ProviderSightings } from '../probes/provider.ts';
 
-const { dom0 } = attach();
+const machine = attach();
+const { dom0 } = machine;
+before(() => machine.reset());
 after(() => dom0.close());
 
 test('the provider maps, binds, shares and watches, and gives all of it back', async () => {
