@@ -140,7 +140,10 @@ export class ServedDevice {
   async #look(): Promise<void> {
     const own = await this.#nodes.read();
     if (own === undefined) return this.#forget();
-    this.#checkHome(own);
+    if (!this.#atHome(own)) {
+      await this.#withdraw(own);
+      throw this.#misplaced(own);
+    }
     const served = own.online && (await this.#nodes.frontendExists(own.frontendPath));
     if (!served) return this.#withdraw(own);
     const attachment = await this.#attach(own);
@@ -205,15 +208,17 @@ export class ServedDevice {
     return this.#attachment;
   }
 
-  /** The toolstack's word for where the frontend lives, which must be the guest's own home (XSA-175). */
-  #checkHome({ frontendPath }: OwnNodes): void {
-    const home = `/local/domain/${this.#options.address.domid}/`;
-    if (frontendPath.startsWith(home)) return;
-    throw new SysError({
+  /** Whether the frontend is where its guest's own nodes are, and nobody else's (XSA-175). */
+  #atHome({ frontendPath }: OwnNodes): boolean {
+    return frontendPath.startsWith(`/local/domain/${this.#options.address.domid}/`);
+  }
+
+  #misplaced({ frontendPath }: OwnNodes): SysError {
+    return new SysError({
       call: 'xenstore',
       errnoName: 'EINVAL',
       context: `${this.#nodes.path}/frontend is ${JSON.stringify(frontendPath)}`,
-      remedy: `the toolstack must name a path below ${home}`,
+      remedy: `the toolstack must name a path below /local/domain/${this.#options.address.domid}/`,
     });
   }
 
