@@ -35,6 +35,13 @@ export interface ServiceConfig {
   readonly json: boolean;
 }
 
+export interface ServiceDefaults {
+  /** For the token. */
+  readonly random: Random;
+  /** How much to log when nobody says. */
+  readonly logLevel: LogLevel;
+}
+
 const DEFAULT_LISTEN = '127.0.0.1:8470';
 const DEFAULT_REFRESH_HZ = 60;
 const MIN_TOKEN_LENGTH = 16;
@@ -46,14 +53,17 @@ const fileSchema = z.strictObject({
   allowedHosts: z.array(z.string().min(1)).default([]),
   refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
   budget: z.partialRecord(z.enum(HELD_KINDS), amount).default({}),
-  logLevel: z.enum(LOG_LEVELS).default('info'),
+  logLevel: z.enum(LOG_LEVELS).optional(),
 });
 
 /**
  * The configuration of a service.
  * @throws UsageError in one line that says what is wrong and what would be right
  */
-export function serviceConfig(options: ServiceOptions, random: Random): ServiceConfig {
+export function serviceConfig(
+  options: ServiceOptions,
+  { random, logLevel }: ServiceDefaults,
+): ServiceConfig {
   const file = readConfig(options.config);
   return {
     listen: parseListen(options.listen ?? file.listen ?? DEFAULT_LISTEN),
@@ -62,7 +72,7 @@ export function serviceConfig(options: ServiceOptions, random: Random): ServiceC
     allowedHosts: file.allowedHosts,
     refreshHz: file.refreshHz,
     budget: { ...DEFAULT_BUDGET, ...file.budget },
-    logLevel: options.logLevel ?? file.logLevel,
+    logLevel: options.logLevel ?? file.logLevel ?? logLevel,
     json: options.json ?? false,
   };
 }

@@ -20,7 +20,7 @@ Ctrl-C ends the machine.`;
 
 /** Runs until it is interrupted. @throws UsageError, or SysError when the machine cannot start */
 export async function demo(options: DemoOptions): Promise<void> {
-  const config = serviceConfig(options, new SystemRandom());
+  const config = serviceConfig(options, { random: new SystemRandom(), logLevel: 'warn' });
   const guests = wholeNumber(options.guests, { option: '--guests', min: 1, max: MAX_GUESTS });
   const runtime = systemRuntime(stderrLogger(config.logLevel));
   const scope = new Scope('demo');

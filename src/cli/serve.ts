@@ -13,7 +13,7 @@ Ctrl-C stops; the guests keep running and their screens come back with the next 
 
 /** Serves until it is interrupted. @throws UsageError, or SysError when this is not a Xen host */
 export async function serve(options: ServiceOptions): Promise<void> {
-  const config = serviceConfig(options, new SystemRandom());
+  const config = serviceConfig(options, { random: new SystemRandom(), logLevel: 'info' });
   const report = await probeHost(process.env);
   requireServable(report);
   const hostPaths = Object.fromEntries(

@@ -8,7 +8,7 @@ import { UsageError } from '../../src/runtime/errors.ts';
 import { SeededRandom } from '../../src/runtime/random.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
 
-const random = new SeededRandom(1);
+const defaults = { random: new SeededRandom(1), logLevel: 'warn' } as const;
 const folder = mkdtempSync(join(tmpdir(), 'xen-zcopy-config-'));
 
 function file(name: string, content: string): string {
@@ -56,24 +56,25 @@ test('defaults, and the command line wins over the file', () => {
     'good.json',
     '{"listen": "[::1]:1", "budget": {"buffers": 7}, "refreshHz": 30}',
   );
-  const fromFile = serviceConfig({ config }, random);
+  const fromFile = serviceConfig({ config }, defaults);
   assert.deepEqual(fromFile.listen, { host: '::1', port: 1 });
   assert.deepEqual(fromFile.budget, { ...DEFAULT_BUDGET, buffers: 7 });
   assert.equal(fromFile.refreshHz, 30);
-  assert.equal(serviceConfig({ config, listen: 'h:2' }, random).listen.host, 'h');
-  assert.equal(serviceConfig({}, random).listen.port, 8470);
+  assert.equal(serviceConfig({ config, listen: 'h:2' }, defaults).listen.host, 'h');
+  assert.equal(serviceConfig({}, defaults).listen.port, 8470);
+  assert.equal(serviceConfig({}, defaults).logLevel, 'warn');
 });
 
 test('a wrong file is one line that names the place', () => {
   const complaintOf = (content: string) =>
-    complaint(() => serviceConfig({ config: file('bad.json', content) }, random));
+    complaint(() => serviceConfig({ config: file('bad.json', content) }, defaults));
   assert.match(complaintOf('{'), /not JSON/);
   assert.match(complaintOf('{"refreshHz": 0}'), /refreshHz/);
   assert.match(complaintOf('{"budget": {"pages": -1}}'), /budget\.pages/);
   assert.match(complaintOf('{"budget": {"page": 1}}'), /budget/);
   assert.match(complaintOf('{"lisen": "x"}'), /lisen/);
   assert.match(
-    complaint(() => serviceConfig({ config: `${folder}/none` }, random)),
+    complaint(() => serviceConfig({ config: `${folder}/none` }, defaults)),
     /cannot be read/,
   );
 });
@@ -88,7 +89,7 @@ test('tokens: from a file, never weak, random otherwise', () => {
     complaint(() => readToken(file('control', `${'x'.repeat(20)}\u0007`))),
     /printable/,
   );
-  const tokens = [serviceConfig({}, random).token, serviceConfig({}, random).token];
+  const tokens = [serviceConfig({}, defaults).token, serviceConfig({}, defaults).token];
   assert.notEqual(tokens[0], tokens[1]);
   assert(tokens[0]!.length >= 32);
 });

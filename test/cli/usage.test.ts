@@ -38,7 +38,7 @@ test('what is typed wrongly: one line that says so, exit 2', () => {
 test('serve on a machine without Xen says so and points at demo and lab, exit 1', () => {
   const { status, stderr } = run('serve', '--listen', '127.0.0.1:0');
   assert.equal(status, 1);
-  assert.match(stderr, /^xen-zcopy: [^\n]*not a Xen host[^\n]*demo[^\n]*lab[^\n]*\n$/i);
+  assert.match(stderr, /^xen-zcopy: [^\n]*does not run on Xen[^\n]*demo[^\n]*lab[^\n]*\n$/i);
 });
 
 test('status of a daemon that is not there names the address and the remedy, exit 1', () => {
