@@ -16,6 +16,9 @@ import {
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
 
+/** The server says something twice a second; this much silence is a connection that died unnoticed. */
+const LONGEST_SILENCE_MS = 8000;
+
 export type LinkState =
   | { readonly kind: 'connecting' }
   | { readonly kind: 'live' }
@@ -34,6 +37,7 @@ export class Link {
   #socket: WebSocket | undefined;
   #pauseMs = FIRST_PAUSE_MS;
   #retry: number | undefined;
+  #silence: number | undefined;
   #watched = '[]';
 
   constructor(token: string, events: LinkEvents) {
@@ -79,9 +83,15 @@ export class Link {
     throw new Error(error);
   }
 
-  /** Gives up this connection and makes a new one: what came was not understood. */
+  /** Gives up this connection and makes a new one: it is dead, or what came was not understood. */
   restart(): void {
-    this.#socket?.close();
+    const socket = this.#socket;
+    if (!socket) return;
+    // A dead connection would take its time to close: nobody waits for it.
+    socket.onmessage = null;
+    socket.onclose = null;
+    socket.close();
+    void this.#lost();
   }
 
   #say(message: ViewerMessage): void {
@@ -100,13 +110,22 @@ export class Link {
     socket.onopen = () => {
       this.#pauseMs = FIRST_PAUSE_MS;
       this.#events.onState({ kind: 'live' });
+      this.#expectMore();
       socket.send(`{"type":"watch","screens":${this.#watched}}`);
     };
-    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onmessage = ({ data }) => {
+      try {
+        this.#receive(data);
+      } catch (error) {
+        console.error(error);
+        this.restart();
+      }
+    };
     socket.onclose = () => void this.#lost();
   }
 
   #receive(data: string | ArrayBuffer): void {
+    this.#expectMore();
     if (typeof data === 'string') {
       const message = JSON.parse(data) as ServerMessage<DaemonStatus>;
       this.#events.onStatus(message.status);
@@ -115,8 +134,14 @@ export class Link {
     }
   }
 
+  #expectMore(): void {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.restart(), LONGEST_SILENCE_MS);
+  }
+
   /** A socket does not say why it was refused; an ordinary request does. */
   async #lost(): Promise<void> {
+    clearTimeout(this.#silence);
     this.#socket = undefined;
     const reason = await this.#refusal();
     if (reason !== undefined) {

@@ -25,7 +25,6 @@ export class ScreenPanel {
     copied: create('dd'),
   };
   #drawnSince: number[] = [];
-  #latencyMs = 0;
 
   constructor(display: DisplayStatus, guestName: string, guest: GuestConnection) {
     this.#canvas = create('canvas', {
@@ -62,7 +61,8 @@ export class ScreenPanel {
     setText(this.#mode, display.format ? `${size} · ${display.format}` : size);
     setText(this.#values.flips, display.flipsPerSecond.toFixed(0));
     setText(this.#values.drawn, this.#drawnRate().toFixed(0));
-    setText(this.#values.latency, this.#latencyMs > 0 ? millisecondsText(this.#latencyMs) : '–');
+    const { viewLatencyMs } = display;
+    setText(this.#values.latency, viewLatencyMs === null ? '–' : millisecondsText(viewLatencyMs));
     setText(this.#values.copied, bytesText(display.bytesCopied));
     if (display.format === null) this.#setBlank(true);
   }
@@ -71,7 +71,6 @@ export class ScreenPanel {
   async draw(update: Update): Promise<void> {
     await this.#picture.draw(update);
     this.#setBlank(update.width === 0);
-    if (update.latencyUs > 0) this.#latencyMs = update.latencyUs / 1000;
     this.#drawnSince.push(performance.now());
     this.#drawnRate();
     this.#fit();
@@ -80,9 +79,8 @@ export class ScreenPanel {
   #caption(): HTMLElement {
     const enlarge = create('button', {
       class: 'quiet',
-      text: '⛶',
-      title: 'Full screen',
-      attributes: { type: 'button', 'aria-label': 'Full screen' },
+      text: 'Full screen',
+      attributes: { type: 'button' },
     });
     enlarge.addEventListener('click', () => {
       void this.#frame.requestFullscreen().then(() => this.#canvas.focus());

@@ -163,20 +163,32 @@ export class DamageTracker {
 
   /** Marks the yet unmarked tiles whose part of row `y` differs; returns how many. */
   #markTiles(source: Buffer, from: number, y: number): number {
-    const kept = y * this.#rowBytes;
     const tiles = Math.floor(y / TILE) * this.#columns;
     const next = this.generation + 1;
     let marked = 0;
-    for (let column = 0; column < this.#columns; column++) {
-      if (this.#tiles[tiles + column] === next) continue;
-      const start = column * this.#tileBytes;
-      const end = Math.min(start + this.#tileBytes, this.#rowBytes);
-      const order = source.compare(this.#copy, kept + start, kept + end, from + start, from + end);
-      if (order === 0) continue;
-      this.#tiles[tiles + column] = next;
-      marked++;
+    for (let first = 0; first < this.#columns; first++) {
+      if (this.#tiles[tiles + first] === next) continue;
+      let end = first + 1;
+      while (end < this.#columns && this.#tiles[tiles + end] !== next) end++;
+      // Most of the neighbours of a change have not changed: one look at all of them first.
+      if (this.#differs(source, from, y, first, end)) {
+        for (let column = first; column < end; column++) {
+          if (!this.#differs(source, from, y, column, column + 1)) continue;
+          this.#tiles[tiles + column] = next;
+          marked++;
+        }
+      }
+      first = end;
     }
     return marked;
+  }
+
+  /** Whether row `y` differs from the copy in the columns from `first` up to `end`. */
+  #differs(source: Buffer, from: number, y: number, first: number, end: number): boolean {
+    const kept = y * this.#rowBytes;
+    const left = first * this.#tileBytes;
+    const right = Math.min(end * this.#tileBytes, this.#rowBytes);
+    return source.compare(this.#copy, kept + left, kept + right, from + left, from + right) !== 0;
   }
 
   /** Copies the parts of row `y` that lie in marked tiles, neighbours together. */

@@ -20,6 +20,9 @@ const SLOWING = 1.5;
 /** A guest that flips is looked at when it flips; the timed looks begin this long after its last flip. */
 const AFTER_FLIP_MS = 100;
 
+/** Looking takes at most this share of the time: a huge picture must not slow down the other guests. */
+const LOOKING_SHARE = 0.25;
+
 /** How long the looks stay at the full rate after something that usually causes a change. */
 const STIRRED_MS = 250;
 
@@ -53,6 +56,7 @@ export class Watching {
   #timer: Timer | undefined;
   #intervalMs: number;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
+  #lookTookMs = 0;
   #changedAtMs = 0;
   #flippedAtMs = Number.NEGATIVE_INFINITY;
   #stirredUntilMs = Number.NEGATIVE_INFINITY;
@@ -131,8 +135,10 @@ export class Watching {
 
   /** When to look next; half a period is the least, however often the guest switches pictures. */
   #dueMs(): number {
-    if (this.#switched) return this.#lookedAtMs + this.#periodMs / 2;
-    return Math.max(this.#lookedAtMs + this.#intervalMs, this.#flippedAtMs + AFTER_FLIP_MS);
+    const restedAtMs = this.#lookedAtMs + this.#lookTookMs / LOOKING_SHARE;
+    if (this.#switched) return Math.max(restedAtMs, this.#lookedAtMs + this.#periodMs / 2);
+    const dueMs = Math.max(this.#lookedAtMs + this.#intervalMs, this.#flippedAtMs + AFTER_FLIP_MS);
+    return Math.max(restedAtMs, dueMs);
   }
 
   #lookWhenDue(): void {
@@ -152,6 +158,7 @@ export class Watching {
     } else if (this.#lookedAtMs >= this.#stirredUntilMs) {
       this.#intervalMs = Math.min(this.#intervalMs * SLOWING, STILL_INTERVAL_MS);
     }
+    this.#lookTookMs = this.#runtime.nowMs() - this.#lookedAtMs;
   }
 
   #tell(): void {

@@ -19,7 +19,7 @@ export const MAX_WATCHED_SCREENS = 64;
 /** Contacts that a person's hands, and a large table's guests, may have on a screen. */
 const MAX_CONTACTS = 32;
 
-/** Connectors of one guest, as many as any frontend looks for. */
+/** Connectors of one guest, more than frontends look for. */
 const MAX_CONNECTORS = 64;
 
 /** Largest step of a relative motion or of the wheel, in either direction. */

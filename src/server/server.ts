@@ -164,6 +164,7 @@ export class ViewerServer implements AsyncDisposable {
     } catch (error) {
       const { status, message } = this.#asHttpError(error);
       const body = `${JSON.stringify({ error: message })}\n`;
+      socket.once('finish', () => socket.destroy());
       socket.end(
         `HTTP/1.1 ${status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n` +
           `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,

@@ -11,6 +11,7 @@ import { ViewerServer } from '../../src/server/server.ts';
 import { noisyPicture } from '../outputs/pictures.ts';
 import { ScriptedView } from '../server/scripted-view.ts';
 import { Chromium, canvasDigest, digestOf } from './chromium.ts';
+import { SlowLink } from './slow-link.ts';
 
 const runtime = systemRuntime();
 const token = 'browser-test-token';
@@ -87,6 +88,24 @@ test('the canvas has exactly the guest’s pixels, as the picture changes, flips
     next.bytes.fill(seed, 0, 5000);
     await untilShown(page, next);
   }
+});
+
+test('over a slow link the pixels come compressed, and are exact', async (context) => {
+  const { server, screen } = await serve(context);
+  const link = await SlowLink.open(runtime, { port: server.port, bytesPerMs: 4096 });
+  context.after(() => link[Symbol.asyncDispose]());
+  const page = await browser.open(`http://127.0.0.1:${link.port}/?token=${token}`);
+  const updates: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    const before = link.bytes;
+    const next = noisyPicture(round, { width: 800, height: 600 });
+    next.bytes.fill(round, 1000);
+    screen.show(next);
+    await untilShown(page, next);
+    updates.push(link.bytes - before);
+  }
+  assert(updates[0]! > 800 * 600 * 4, `the first update took ${updates[0]} bytes`);
+  assert(updates.at(-1)! < 200_000, `the last update took ${updates.at(-1)} bytes`);
 });
 
 test('the token is taken out of the address bar, and a reload still works', async (context) => {

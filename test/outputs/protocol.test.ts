@@ -19,7 +19,6 @@ const header = fc.record(
     fourcc: u32,
     width: u32,
     height: u32,
-    latencyUs: u32,
   },
   { noNullPrototype: true },
 );

@@ -3,6 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { DamageTracker } from '../../src/outputs/damage.ts';
 import { Screen } from '../../src/outputs/screen.ts';
+import { Watching } from '../../src/outputs/watching.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { blankPicture, connectorInfo, noisyPicture } from './pictures.ts';
 
@@ -198,6 +200,35 @@ test('flips are seen by watchers at each refresh, and pictures switched faster a
     await pass(runtime, 1);
   }
   assert(told.length > 10 && told.length <= 22, `${told.length} looks in 200 ms at 50 Hz`);
+});
+
+test('looking at a picture that takes long to compare leaves most of the time to others', () => {
+  const runtime = new VirtualRuntime(1);
+  const picture = blankPicture({ width: 8, height: 8 });
+  let nowMs = 0;
+  let lookAgainAtMs = 0;
+  const slow: Runtime = {
+    nowMs: () => nowMs,
+    wallMs: () => runtime.wallMs(),
+    after: (delayMs, task) => {
+      lookAgainAtMs = nowMs + delayMs;
+      return runtime.after(delayMs, task);
+    },
+    defer: (task) => runtime.defer(task),
+    random: runtime.random,
+    log: runtime.log,
+  };
+  // Reading the picture takes 10 ms, as a huge one does on a slow machine.
+  const shown = () => {
+    nowMs += 10;
+    return picture;
+  };
+  const watching = new Watching(slow, { periodMs: 16, shown });
+  const watch = watching.watch({ onDamage: () => {}, onClosed: () => {} });
+  watch.request(0);
+  watch.request(2);
+  assert.equal(lookAgainAtMs, 40);
+  watch[Symbol.dispose]();
 });
 
 test('flips a second are those of the last second', async () => {

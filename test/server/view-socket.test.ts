@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { WebSocket } from 'ws';
 import type { DaemonStatus } from '../../src/daemon/status.ts';
@@ -239,6 +240,22 @@ test('there is room for so many viewers and no more', async (context) => {
     },
     { what: 'room for another' },
   );
+});
+
+test('a server stops though a refused client keeps its socket open', async () => {
+  const view = new ScriptedView(runtime);
+  const server = await ViewerServer.start(runtime, { view, host: '127.0.0.1', port: 0, token });
+  const socket = connect({ host: '127.0.0.1', port: server.port, allowHalfOpen: true });
+  let answer = '';
+  socket.on('data', (data) => {
+    answer += data;
+  });
+  socket.write(
+    'GET /api/view HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+  );
+  await until(runtime, () => answer.includes('token is needed'), { what: 'the refusal' });
+  await server[Symbol.asyncDispose]();
+  socket.destroy();
 });
 
 test('a server that stops says so to its viewers, and does not wait for those that do not answer', async () => {

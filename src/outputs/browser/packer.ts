@@ -36,7 +36,6 @@ const WORTH_DEFLATING_BYTES = 1024;
 
 export interface PackRequest extends ScreenKey {
   readonly frame: number;
-  readonly latencyUs: number;
   /** The generation that the viewer has seen; 0 for a viewer that has nothing. */
   readonly seen: number;
   readonly compress: boolean;

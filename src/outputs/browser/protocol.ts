@@ -9,9 +9,9 @@
 //
 //   word 0    UPDATE_MAGIC             word 5    width of the whole picture, 0 when the screen is blank
 //   word 1    domid                    word 6    height
-//   word 2    connector                word 7    how long the last update took, in microseconds (0: unknown)
-//   word 3    frame number             word 8    R, number of rectangles
-//   word 4    FourCC                   word 9    C, number of chunks
+//   word 2    connector                word 7    R, number of rectangles
+//   word 3    frame number             word 8    C, number of chunks
+//   word 4    FourCC
 //   R times   x, y, width, height
 //   C times   codec, bytes of pixels, bytes of data
 //
@@ -31,7 +31,7 @@ export const CODEC_RAW = 0;
 /** RFC 1951, which pages unpack by themselves. */
 export const CODEC_DEFLATE_RAW = 1;
 
-export const HEADER_WORDS = 10;
+export const HEADER_WORDS = 9;
 export const CHUNK_WORDS = 3;
 
 export interface UpdateHeader {
@@ -42,7 +42,6 @@ export interface UpdateHeader {
   readonly fourcc: number;
   readonly width: number;
   readonly height: number;
-  readonly latencyUs: number;
 }
 
 export interface Chunk {
@@ -77,9 +76,8 @@ export function writeHeader(
   words[4] = header.fourcc;
   words[5] = header.width;
   words[6] = header.height;
-  words[7] = header.latencyUs;
-  words[8] = rectangles.length / RECTANGLE_WORDS;
-  words[9] = chunks.length;
+  words[7] = rectangles.length / RECTANGLE_WORDS;
+  words[8] = chunks.length;
   words.set(rectangles, HEADER_WORDS);
   let at = HEADER_WORDS + rectangles.length;
   for (const { codec, pixelBytes, dataBytes } of chunks) {
@@ -101,10 +99,10 @@ export function readUpdate(message: ArrayBuffer): Update {
   const words = new Uint32Array(message, 0, message.byteLength >>> 2);
   const word = (index: number) => words[index]!;
   if (word(0) !== UPDATE_MAGIC) throw new RangeError('not an update');
-  const chunksAt = HEADER_WORDS + RECTANGLE_WORDS * word(8);
-  let dataAt = headerBytes(word(8), word(9));
+  const chunksAt = HEADER_WORDS + RECTANGLE_WORDS * word(7);
+  let dataAt = headerBytes(word(7), word(8));
   if (dataAt > message.byteLength) throw new RangeError('an update cut off in its header');
-  const chunks = Array.from({ length: word(9) }, (_, index) => {
+  const chunks = Array.from({ length: word(8) }, (_, index) => {
     const at = chunksAt + CHUNK_WORDS * index;
     const chunk = { codec: word(at), pixelBytes: word(at + 1), dataBytes: word(at + 2) };
     if (dataAt + chunk.dataBytes > message.byteLength) throw new RangeError('an update cut off');
@@ -119,7 +117,6 @@ export function readUpdate(message: ArrayBuffer): Update {
     fourcc: word(4),
     width: word(5),
     height: word(6),
-    latencyUs: word(7),
     rectangles: words.subarray(HEADER_WORDS, chunksAt),
     chunks,
   };

@@ -45,7 +45,6 @@ export class ScreenViewer implements Disposable {
   #seen = 0;
   #frame = 0;
   #underWay: UnderWay | undefined;
-  #latencyUs = 0;
   #compress: boolean;
   #slowUpdates = 0;
 
@@ -80,7 +79,6 @@ export class ScreenViewer implements Disposable {
     this.#underWay = undefined;
     const nowMs = this.#runtime.nowMs();
     this.#judgeLink(done.bytes, nowMs - done.sentAtMs);
-    this.#latencyUs = Math.round((nowMs - done.changedAtMs) * 1000);
     this.screen.noteViewLatency(nowMs - done.changedAtMs);
     this.#watch.request(this.#seen);
   }
@@ -96,7 +94,6 @@ export class ScreenViewer implements Disposable {
       domid: this.screen.info.domid,
       connector: this.screen.info.index,
       frame,
-      latencyUs: this.#latencyUs,
       seen: this.#seen,
       compress: this.#compress,
     });
