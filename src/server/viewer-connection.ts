@@ -102,6 +102,8 @@ export class ViewerConnection {
   }
 
   #receive(data: RawData, isBinary: boolean): void {
+    // After a violation nothing more is listened to, though more may have arrived already.
+    if (this.#socket.readyState !== this.#socket.OPEN) return;
     if (isBinary) {
       this.#end(CLOSE_UNSUPPORTED_DATA, 'messages to the server are JSON text');
       return;

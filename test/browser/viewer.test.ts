@@ -286,6 +286,22 @@ test('a guest that goes and one that comes are seen on the page', async (context
   await page.getByText('No guest has a display yet.').waitFor();
 });
 
+test('a page that nobody sees asks for nothing, and catches up when it is seen', async (context) => {
+  const { server, screen, picture } = await serve(context);
+  const page = await browser.open(server.url);
+  await untilShown(page, picture);
+  // A headless page is always visible, so what a browser tells a hidden one is told by hand.
+  const becomes = (hidden: boolean) =>
+    page.evaluate(`
+      Object.defineProperty(document, 'hidden', { configurable: true, value: ${hidden} });
+      document.dispatchEvent(new Event('visibilitychange'));`);
+  await becomes(true);
+  await until(runtime, () => screen.viewers === 0, { what: 'the end of the watching' });
+  picture.bytes.fill(0x33);
+  await becomes(false);
+  await untilShown(page, picture);
+});
+
 test('a person stops, sees zeros, and restarts a guest where the host offers it', async (context) => {
   const { server, view, picture } = await serve(context);
   view.offerControls();

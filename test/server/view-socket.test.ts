@@ -221,6 +221,15 @@ test('messages that are not of the protocol end the connection with the reason',
   assert.deepEqual(guest.input.events, []);
 });
 
+test('what follows a message that is not of the protocol is not listened to', async (context) => {
+  const { server, guest } = await serve(context);
+  const client = await new Client(server.port).opened();
+  client.socket.send('{');
+  client.say({ type: 'input', domid: 1, events: [{ type: 'key', code: 30, pressed: true }] });
+  await until(runtime, () => client.closed !== undefined, { what: 'the close' });
+  assert.deepEqual(guest.input.events, []);
+});
+
 test('there is room for so many viewers and no more', async (context) => {
   const { server } = await serve(context);
   const clients = Array.from({ length: MAX_VIEWERS }, () => new Client(server.port));

@@ -79,7 +79,8 @@ export class ScreenViewer implements Disposable {
     this.#underWay = undefined;
     const nowMs = this.#runtime.nowMs();
     this.#judgeLink(done.bytes, nowMs - done.sentAtMs);
-    this.screen.noteViewLatency(nowMs - done.changedAtMs);
+    // The first update is a whole picture to a page that is being set up: no measure of a change.
+    if (frame > 1) this.screen.noteViewLatency(nowMs - done.changedAtMs);
     this.#watch.request(this.#seen);
   }
 
