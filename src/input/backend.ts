@@ -1,0 +1,113 @@
+// The keyboard backend: kbdif for any number of guests (xen/include/public/io/kbdif.h). The xenbus machinery
+// says when a frontend comes and goes; what people do reaches the guests through `GuestInputs`.
+//
+// libxl calls the device `vkbd` or, for backend-type=linux, `vinput`: one driver each, with the same inputs.
+
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Scope } from '../runtime/scope.ts';
+import type { EventChannel } from '../xen/domain.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
+import type { GuestInput } from './guest-input.ts';
+import { KbdConnection } from './kbd-connection.ts';
+import { KeyboardInput } from './keyboard-input.ts';
+import { publishOffer, readPublished } from './published.ts';
+
+/** Directory names of keyboards below `backend/`. */
+export const KEYBOARD_TYPES = ['vkbd', 'vinput'] as const;
+
+export type KeyboardType = (typeof KEYBOARD_TYPES)[number];
+
+/** The keyboards and pointers of all guests, by guest. */
+export class GuestInputs {
+  readonly onChange: () => void;
+  readonly #inputs = new Map<DomId, KeyboardInput[]>();
+
+  /** `onChange` is called when an input came, went, or changed its state. */
+  constructor(onChange: () => void = () => {}) {
+    this.onChange = onChange;
+  }
+
+  /** The guest's input, the connected one when it has several; undefined when it has none. */
+  get(domid: DomId): GuestInput | undefined {
+    const inputs = this.#inputs.get(domid) ?? [];
+    return inputs.find(({ state }) => state === 'connected') ?? inputs[0];
+  }
+
+  add(domid: DomId, input: KeyboardInput): void {
+    this.#inputs.set(domid, [...(this.#inputs.get(domid) ?? []), input]);
+    this.onChange();
+  }
+
+  remove(domid: DomId, input: KeyboardInput): void {
+    const others = (this.#inputs.get(domid) ?? []).filter((other) => other !== input);
+    if (others.length > 0) this.#inputs.set(domid, others);
+    else this.#inputs.delete(domid);
+    input.close();
+  }
+}
+
+export interface KeyboardBackendOptions {
+  readonly runtime: Runtime;
+  readonly type: KeyboardType;
+  /** Shared between the types. */
+  readonly inputs: GuestInputs;
+  /** Passes a repeated press of a pressed key on, of which Linux makes autorepeat. Off unless asked for. */
+  readonly autorepeat?: boolean;
+}
+
+export class KeyboardBackend implements BackendDriver {
+  readonly type: KeyboardType;
+  /** xen-kbdfront publishes once in its life and goes on with that under another backend. */
+  readonly resumable = true;
+  readonly #options: KeyboardBackendOptions;
+  readonly #byDevice = new Map<BackendDevice, KeyboardInput>();
+
+  constructor(options: KeyboardBackendOptions) {
+    this.type = options.type;
+    this.#options = options;
+  }
+
+  async announce(device: BackendDevice): Promise<void> {
+    const offer = await publishOffer(device);
+    const known = this.#byDevice.get(device);
+    if (known) {
+      known.offer = offer;
+      return;
+    }
+    const { inputs, autorepeat = false } = this.#options;
+    const input = new KeyboardInput(offer, { autorepeat, onChange: () => inputs.onChange() });
+    this.#byDevice.set(device, input);
+    inputs.add(device.guest.domid, input);
+    device.scope.defer(() => {
+      this.#byDevice.delete(device);
+      inputs.remove(device.guest.domid, input);
+    });
+  }
+
+  async connect(device: BackendDevice, scope: Scope): Promise<void> {
+    const { runtime } = this.#options;
+    const { guest } = device;
+    const { domain, domid } = guest;
+    const input = this.#byDevice.get(device)!;
+    const { page: ref, port: remotePort, wishes } = await readPublished(device);
+    const page = scope.own(await domain.foreign.map({ domid, refs: [ref], writable: true }));
+    let channel: EventChannel | undefined;
+    const connection = new KbdConnection({
+      runtime,
+      page: page.bytes,
+      signal: scope.signal,
+      notify: () => channel?.notify(),
+      fail: (error) => device.fail(error),
+      onUnknownEvent: () => guest.countRefusal('unknown-out-event'),
+      contacts: wishes.multiTouch ? (input.offer.touch?.contacts ?? 0) : 0,
+    });
+    const handler = connection.onNotification;
+    channel = scope.own(
+      await domain.events.bindInterdomain({ remote: domid, remotePort, handler }),
+    );
+    input.connect(connection, wishes);
+    scope.defer(() => input.disconnect());
+    connection.flush();
+  }
+}

@@ -1,0 +1,152 @@
+// The shared page of one connection, the backend's end: sends what waits in the queue as far as the in ring
+// has room, and goes on when the frontend notifies that it has consumed (xen/io/kbdif.h).
+//
+// Invariants: what is sent in one turn costs one notification; work per wake-up is bounded by the rings and
+// wake-ups by a rate; a frontend that breaks the ring is failed, and nothing is sent to it afterwards.
+
+import { XENKBD_IN_EVENT_SIZE } from '../abi/kbdif.ts';
+import { RateLimit } from '../runtime/rate-limit.ts';
+import { type Runtime, sleep } from '../runtime/runtime.ts';
+import { EventConsumer, EventProducer } from '../xen/event-page.ts';
+import { EventQueue } from './event-queue.ts';
+import {
+  BTN_LEFT,
+  encodeKbdEvent,
+  IN_RING,
+  type KbdEvent,
+  KEY_MAX,
+  OUT_RING,
+} from './kbd-events.ts';
+
+/** Wake-ups that one guest gets at once and per second; Linux notifies once per batch of events. */
+const WAKEUPS = { perSecond: 1000, burst: 200 };
+/** Pause of the channel of a guest that notifies more often than that, in milliseconds. */
+const STORM_PAUSE_MS = 10;
+
+/** Ranges of codes that Linux frontends take: keys, a pointer's buttons, keys again. */
+const ACCEPTED_CODES: readonly (readonly [first: number, last: number])[] = [
+  [1, 239],
+  [BTN_LEFT, BTN_LEFT + 7],
+  [0x160, KEY_MAX - 1],
+];
+
+export interface KbdConnectionOptions {
+  readonly runtime: Runtime;
+  /** The frontend's page. */
+  readonly page: Uint8Array;
+  readonly signal: AbortSignal;
+  readonly notify: () => void;
+  /** The frontend broke the protocol. */
+  readonly fail: (error: Error) => void;
+  /** It sent an event, of which the protocol defines none. */
+  readonly onUnknownEvent: () => void;
+  /** Contacts of the frontend's touch screen; 0 without one. */
+  readonly contacts: number;
+}
+
+export class KbdConnection {
+  readonly queue = new EventQueue();
+  readonly #options: KbdConnectionOptions;
+  readonly #in: EventProducer;
+  readonly #out: EventConsumer;
+  readonly #slot = new Uint8Array(XENKBD_IN_EVENT_SIZE);
+  readonly #slotView = new DataView(this.#slot.buffer);
+  readonly #wakeups: RateLimit;
+  /** Releases of what an earlier backend may have left down, the next one last; not sent yet. */
+  readonly #leftovers: KbdEvent[];
+  #flushing = false;
+  #over = false;
+
+  constructor(options: KbdConnectionOptions) {
+    const { runtime, page } = options;
+    this.#options = options;
+    const used = new Int32Array(page.buffer, page.byteOffset + IN_RING.prodOffset, 1)[0] !== 0;
+    this.#leftovers = used ? everyRelease(options.contacts) : [];
+    this.#in = new EventProducer(page, IN_RING, { confirmation: 'required' });
+    this.#out = new EventConsumer(page, OUT_RING);
+    this.#wakeups = new RateLimit(runtime, WAKEUPS);
+  }
+
+  /** Sends at the end of this turn what the queue has by then. */
+  flushSoon(): void {
+    if (this.#flushing || this.#over) return;
+    this.#flushing = true;
+    this.#options.runtime.defer(() => {
+      this.#flushing = false;
+      this.flush();
+    });
+  }
+
+  /** Sends what there is room for, now. */
+  flush(): void {
+    if (this.#over) return;
+    this.#guarded(() => {
+      let sent = 0;
+      while (this.#putNext()) sent += 1;
+      if (sent === 0) return;
+      this.#in.publish();
+      this.#options.notify();
+    });
+  }
+
+  /** The frontend has notified. A promise slows down one that does so without end (XSA-332). */
+  readonly onNotification = (): void | Promise<void> => {
+    if (this.#over) return;
+    this.#guarded(() => this.#takeOutEvents());
+    this.flush();
+    if (this.#wakeups.tryTake()) return;
+    const { runtime, signal } = this.#options;
+    return sleep(runtime, STORM_PAUSE_MS, signal).catch(() => {});
+  };
+
+  /** The page must not be touched any more. */
+  end(): void {
+    this.#over = true;
+  }
+
+  /** Puts the next event into the ring; false when there is none, or no room for it. */
+  #putNext(): boolean {
+    const leftover = this.#leftovers.at(-1);
+    const event = leftover ?? this.queue.head;
+    if (!event) return false;
+    encodeKbdEvent(this.#slotView, event);
+    if (!this.#in.put(this.#slot)) return false;
+    if (leftover) this.#leftovers.pop();
+    else this.queue.shift();
+    return true;
+  }
+
+  #takeOutEvents(): void {
+    let taken = 0;
+    while (taken < this.#out.slots && this.#out.next()) taken += 1;
+    if (taken === 0) return;
+    this.#out.confirm();
+    for (let index = 0; index < taken; index++) this.#options.onUnknownEvent();
+  }
+
+  #guarded(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#over = true;
+      this.#options.fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+}
+
+/**
+ * Releases of everything that can be down. A backend that died told nobody what was, and a release of
+ * what is not down does nothing.
+ */
+function everyRelease(contacts: number): KbdEvent[] {
+  const keys = ACCEPTED_CODES.flatMap(([first, last]) =>
+    Array.from({ length: last - first + 1 }, (_, index): KbdEvent => {
+      return { kind: 'key', code: first + index, pressed: false };
+    }),
+  );
+  const touches = Array.from({ length: contacts }, (_, contact): KbdEvent[] => [
+    { kind: 'sync', contact },
+    { kind: 'up', contact },
+  ]);
+  return [...keys, ...touches.flat()];
+}
