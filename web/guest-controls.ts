@@ -48,7 +48,7 @@ export class GuestControls {
   }
 
   #keyDown(event: KeyboardEvent): void {
-    if (event.ctrlKey && event.altKey && event.code === 'KeyG') {
+    if (leaves(event)) {
       event.preventDefault();
       this.#element.blur();
       return;
@@ -140,6 +140,12 @@ export class GuestControls {
     this.#wheelTravel = 0;
     this.#guest.release();
   }
+}
+
+/** Whether this is Ctrl+Alt+G; AltGr, which some systems report as Ctrl and Alt, is not. */
+function leaves(event: KeyboardEvent): boolean {
+  const altGr = event.getModifierState('AltGraph');
+  return event.code === 'KeyG' && event.ctrlKey && event.altKey && !altGr;
 }
 
 /** The bit of PointerEvent.buttons for a PointerEvent.button; middle and right are swapped. */

@@ -52,7 +52,7 @@ export class ScreenPanel {
     this.#canvas.addEventListener('blur', () => this.#showHint(false));
     this.#showHint(false);
     this.#fit();
-    addEventListener('resize', () => this.#fit());
+    new ResizeObserver(() => this.#fit()).observe(this.#frame);
     this.setStatus(display);
   }
 

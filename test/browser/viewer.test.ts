@@ -251,6 +251,17 @@ test('two pages see the same guest, and one page two guests', async (context) =>
   }
 });
 
+test('a guest with two displays shows both, each with its own picture', async (context) => {
+  const { server, view, picture } = await serve(context);
+  const second = noisyPicture(8, { width: 400, height: 300, format: RGB565 });
+  (await view.connect(1, 1)).show(second);
+  const page = await browser.open(server.url);
+  await untilShown(page, picture);
+  const both = async () =>
+    isDeepStrictEqual(await canvasDigest(page, { domid: 1, connector: 1 }), digestOf(second));
+  await until(runtime, both, { what: 'the second display', timeoutMs: 20_000 });
+});
+
 test('a page finds its server again after the server went and came back', async (context) => {
   const view = new ScriptedView(runtime);
   view.addGuest(1, 'paint');
