@@ -4,12 +4,12 @@
 // Invariant: an operation that throws has changed nothing.
 
 import assert from 'node:assert/strict';
-import { leafOf, parentOf, upwards } from './path.ts';
+import { leafOf, parentOf, pathsBetween } from './path.ts';
 import { allows, type Caller, inherited, type Permissions, type Right } from './permissions.ts';
 import type { Quotas } from './quotas.ts';
 import type { View } from './store.ts';
 import { StoreError } from './store-error.ts';
-import type { Mutation, StoreNode } from './tree.ts';
+import type { StoreNode } from './tree.ts';
 
 export interface Context {
   readonly view: View;
@@ -21,7 +21,6 @@ export interface Context {
 /** What a node takes beside value, permissions and names: generation, counts (the C daemon's record). */
 const NODE_HEAD_BYTES = 24;
 const PERMISSION_BYTES = 8;
-const NO_VALUE = new Uint8Array(0);
 
 /**
  * The node, which the caller may use with that right.
@@ -34,11 +33,8 @@ export function access({ view, caller }: Context, path: string, right: Right): S
     return node;
   }
   // Nobody owns what is missing: who may write above may know that it is.
-  const mayKnow = allows(
-    nearest(view, path).permissions,
-    caller,
-    right === 'own' ? 'write' : right,
-  );
+  const needed = right === 'own' ? 'write' : right;
+  const mayKnow = allows(view.nearest(path).node.permissions, caller, needed);
   throw new StoreError(mayKnow ? 'ENOENT' : 'EACCES');
 }
 
@@ -50,12 +46,12 @@ export function write(context: Context, path: string, value: Uint8Array): void {
     return;
   }
   checkSize(context, { ...node, value });
-  context.view.apply([{ kind: 'value', path, value }], { path, removed: false });
+  context.view.apply({ kind: 'value', path, value }, { path, removed: false });
 }
 
 /** Makes the node and its parents; one that exists stays as it is. */
 export function makeDirectory(context: Context, path: string): void {
-  if (!writable(context, path)) create(context, path, NO_VALUE);
+  if (!writable(context, path)) create(context, path, new Uint8Array(0));
 }
 
 /** Removes the node and everything below; a missing one is fine when its parent exists. */
@@ -63,7 +59,7 @@ export function remove(context: Context, path: string): void {
   const node = writable(context, path);
   const parent = parentOf(path);
   if (parent === undefined) throw new StoreError('EINVAL');
-  if (node) context.view.apply([{ kind: 'remove', path }], { path, removed: true });
+  if (node) context.view.apply({ kind: 'remove', path }, { path, removed: true });
   else if (!context.view.get(parent)) throw new StoreError('ENOENT');
 }
 
@@ -73,7 +69,7 @@ export function setPermissions(context: Context, path: string, permissions: Perm
   const node = access(context, path, 'own');
   checkOwner(context.caller, node.permissions, permissions);
   checkSize(context, { ...node, permissions });
-  context.view.apply([{ kind: 'permissions', path, permissions }], { path, removed: false });
+  context.view.apply({ kind: 'permissions', path, permissions }, { path, removed: false });
 }
 
 function checkPermissionCount({ quotas }: Context, permissions: Permissions): void {
@@ -96,24 +92,17 @@ function writable(context: Context, path: string): StoreNode | undefined {
 
 function create(context: Context, path: string, value: Uint8Array): void {
   const { view, caller, quotas } = context;
-  const missing: string[] = [];
-  let parent: StoreNode | undefined;
-  for (const at of upwards(path)) {
-    parent = view.get(at);
-    if (parent) break;
-    missing.unshift(at);
-  }
+  const { path: parentPath, node: parent } = view.nearest(path);
+  const missing = pathsBetween(parentPath, path);
   const [topmost] = missing;
-  assert(parent && topmost !== undefined, `${path} exists, or there is no root`);
+  assert(topmost !== undefined, `${path} exists`);
   if (quotas && view.owned(caller.domid) + missing.length > quotas.nodes) throw view.overQuota();
   const permissions = inherited(parent.permissions, caller);
   checkSize(context, { value, permissions, childNameBytes: 0 });
   const childNameBytes = parent.childNameBytes + leafOf(topmost).length + 1;
   checkSize(context, { ...parent, childNameBytes });
-  const mutations = missing.map((at): Mutation => {
-    return { kind: 'create', path: at, value: at === path ? value : NO_VALUE, permissions };
-  });
-  view.apply(mutations, { path, removed: false });
+  const event = { path, removed: false };
+  view.apply({ kind: 'create', path, value, permissions }, event);
 }
 
 function checkSize(
@@ -123,13 +112,4 @@ function checkSize(
   if (!quotas) return;
   const lists = node.childNameBytes + node.permissions.length * PERMISSION_BYTES;
   if (NODE_HEAD_BYTES + node.value.length + lists > quotas.nodeBytes) throw view.overQuota();
-}
-
-/** The node, or the closest one above it that exists. */
-function nearest(view: View, path: string): StoreNode {
-  for (const at of upwards(path)) {
-    const node = view.get(at);
-    if (node) return node;
-  }
-  assert.fail('a store without a root');
 }

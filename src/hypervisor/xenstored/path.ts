@@ -69,3 +69,14 @@ export function childOf(parent: string, name: string): string {
 export function* upwards(path: string): Generator<string> {
   for (let at: string | undefined = path; at !== undefined; at = parentOf(at)) yield at;
 }
+
+/** The paths below `ancestor` on the way to `path`, `path` itself the last. */
+export function pathsBetween(ancestor: string, path: string): string[] {
+  const between: string[] = [];
+  for (let end = ancestor === '/' ? 0 : ancestor.length; end < path.length; ) {
+    const slash = path.indexOf('/', end + 1);
+    end = slash < 0 ? path.length : slash;
+    between.push(path.slice(0, end));
+  }
+  return between;
+}

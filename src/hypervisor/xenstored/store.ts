@@ -1,15 +1,17 @@
 // The store: the tree that everyone sees, transactions on snapshots of it, and word of every change.
 //
 // Invariants: a transaction reads the tree as it was when it began, with its own writes; it commits
-// whole, and only when no node that it looked at or changed has changed since (EAGAIN otherwise);
+// whole, and only when no node that it looked at or changed has changed since (EAGAIN otherwise); it
+// holds nothing but its tree and the paths it touched, however often it writes;
 // every change is reported once, with the trees before and after it, when it is visible to all.
 
+import assert from 'node:assert/strict';
 import type { DomId } from '../../xen/ids.ts';
-import { parentOf } from './path.ts';
+import { parentOf, pathsBetween } from './path.ts';
 import { type Permissions, withoutDomain } from './permissions.ts';
 import type { Quotas } from './quotas.ts';
 import { StoreError } from './store-error.ts';
-import { type Mutation, nodeAt, type StoreNode, Tree, walk } from './tree.ts';
+import { type Mutation, nearestTo, nodeAt, type StoreNode, Tree, walk } from './tree.ts';
 
 /** Something that happened to one path, as watches hear of it. */
 export interface StoreEvent {
@@ -28,12 +30,14 @@ export interface Change {
 /** What an operation works on: the store itself, or a transaction. */
 export interface View {
   get(path: string): StoreNode | undefined;
+  /** The node, or the closest one above it that exists. */
+  nearest(path: string): { readonly path: string; readonly node: StoreNode };
   /** Nodes that the domain owns, as far as this view can see. */
   owned(domid: DomId): number;
   /** The refusal for something that a quota does not allow. */
   overQuota(): StoreError;
-  /** Makes the mutations and reports the event, now or at the commit. */
-  apply(mutations: readonly Mutation[], event: StoreEvent): void;
+  /** Makes the mutation and reports the event, now or at the commit. */
+  apply(mutation: Mutation, event: StoreEvent): void;
 }
 
 export class Store implements View {
@@ -53,6 +57,10 @@ export class Store implements View {
     return this.#tree.get(path);
   }
 
+  nearest(path: string): { path: string; node: StoreNode } {
+    return nearestTo(this.root, path);
+  }
+
   owned(domid: DomId): number {
     return this.#tree.owned(domid);
   }
@@ -65,8 +73,8 @@ export class Store implements View {
     return new StoreError('ENOSPC');
   }
 
-  apply(mutations: readonly Mutation[], event: StoreEvent): void {
-    this.#applyAll(mutations, [event]);
+  apply(mutation: Mutation, event: StoreEvent): void {
+    this.#applyAll([mutation], [event]);
   }
 
   /** A transaction; `maxNodes` is how many nodes it may look at or change. */
@@ -86,7 +94,7 @@ export class Store implements View {
       if (this.get(path)?.generation !== seen) throw new StoreError('EAGAIN');
     }
     if (quotas) this.#checkOwned(transaction, quotas.nodes);
-    this.#applyAll(transaction.mutations, transaction.events);
+    this.#applyAll(transaction.mutations(), transaction.events);
   }
 
   /**
@@ -132,7 +140,6 @@ export class Transaction implements View {
   readonly #maxNodes: number;
   readonly #touched = new Set<string>();
   #doomed = false;
-  readonly #mutations: Mutation[] = [];
   readonly #events = new Map<string, StoreEvent>();
 
   constructor(tree: Tree, maxNodes: number) {
@@ -157,8 +164,10 @@ export class Transaction implements View {
     return new StoreError('ENOSPC');
   }
 
-  get mutations(): readonly Mutation[] {
-    return this.#mutations;
+  /** What leads from the snapshot to its outcome, parents first: at most two steps a node it touched. */
+  mutations(): Mutation[] {
+    const paths = [...this.#touched].sort((a, b) => a.length - b.length);
+    return paths.flatMap((path) => this.#mutationsAt(path));
   }
 
   /** One event for each path, however often it changed. */
@@ -172,14 +181,19 @@ export class Transaction implements View {
     return this.#tree.get(path);
   }
 
+  nearest(path: string): { path: string; node: StoreNode } {
+    const nearest = nearestTo(this.#tree.root, path);
+    this.#touch(nearest.path);
+    return nearest;
+  }
+
   owned(domid: DomId): number {
     return this.#tree.owned(domid);
   }
 
-  apply(mutations: readonly Mutation[], event: StoreEvent): void {
-    for (const mutation of mutations) this.#touchChanged(mutation);
-    for (const mutation of mutations) this.#tree.apply(mutation);
-    this.#mutations.push(...mutations);
+  apply(mutation: Mutation, event: StoreEvent): void {
+    this.#touchChanged(mutation);
+    this.#tree.apply(mutation);
     const removed = event.removed || this.#events.get(event.path)?.removed === true;
     this.#events.set(event.path, { path: event.path, removed });
   }
@@ -193,13 +207,47 @@ export class Transaction implements View {
     return difference;
   }
 
+  #mutationsAt(path: string): Mutation[] {
+    const before = nodeAt(this.base, path);
+    const after = this.#tree.get(path);
+    if (!after) return this.#isGoneItself(path) ? [{ kind: 'remove', path }] : [];
+    const { value, permissions } = after;
+    if (!before) return this.#isNewItself(path) ? [{ kind: 'graft', path, node: after }] : [];
+    const mutations: Mutation[] = [];
+    // By identity: a value that was written again counts as a change, for whoever else read it.
+    if (value !== before.value) mutations.push({ kind: 'value', path, value });
+    if (permissions !== before.permissions)
+      mutations.push({ kind: 'permissions', path, permissions });
+    return mutations;
+  }
+
+  /** Whether the node, which was not there, is in a directory that was. */
+  #isNewItself(path: string): boolean {
+    const parent = parentOf(path);
+    return parent !== undefined && nodeAt(this.base, parent) !== undefined;
+  }
+
+  /** Whether the node was there, is not any more, and did not go with a directory above it. */
+  #isGoneItself(path: string): boolean {
+    const parent = parentOf(path);
+    return (
+      parent !== undefined &&
+      nodeAt(this.base, path) !== undefined &&
+      this.#tree.get(parent) !== undefined
+    );
+  }
+
   #touchChanged({ kind, path }: Mutation): void {
     this.#touch(path);
-    const parent = parentOf(path);
-    if (parent !== undefined && (kind === 'create' || kind === 'remove')) this.#touch(parent);
-    const node = this.#tree.get(path);
-    if (kind !== 'remove' || !node) return;
-    for (const [below] of walk(path, node)) this.#touch(below);
+    if (kind === 'create') {
+      const nearest = this.nearest(path);
+      for (const missing of pathsBetween(nearest.path, path)) this.#touch(missing);
+    } else if (kind === 'remove') {
+      this.#touch(parentOf(path) ?? path);
+      const node = this.#tree.get(path);
+      assert(node, `removing ${path}, which does not exist`);
+      for (const [below] of walk(path, node)) this.#touch(below);
+    }
   }
 
   #touch(path: string): void {

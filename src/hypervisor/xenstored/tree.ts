@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict';
 import type { DomId } from '../../xen/ids.ts';
-import { childOf, componentsOf, leafOf, parentOf } from './path.ts';
+import { childOf, componentsOf, leafOf, parentOf, pathsBetween } from './path.ts';
 import type { Permissions } from './permissions.ts';
 
 export interface StoreNode {
@@ -18,14 +18,17 @@ export interface StoreNode {
   readonly generation: number;
 }
 
-/** One step of a change, as it is repeated when a transaction commits. */
+/** One step of a change. */
 export type Mutation =
   | {
+      /** Missing directories on the way are made too: empty, with the same permissions. */
       readonly kind: 'create';
       readonly path: string;
       readonly value: Uint8Array;
       readonly permissions: Permissions;
     }
+  /** Puts a node with all that is below it where nothing is, in a directory that exists. */
+  | { readonly kind: 'graft'; readonly path: string; readonly node: StoreNode }
   | { readonly kind: 'value'; readonly path: string; readonly value: Uint8Array }
   | { readonly kind: 'permissions'; readonly path: string; readonly permissions: Permissions }
   | { readonly kind: 'remove'; readonly path: string };
@@ -79,20 +82,38 @@ export class Tree {
 
   /** Makes the change, which must be possible: nodes are there or missing as it needs them. */
   apply(mutation: Mutation): void {
-    if (mutation.kind === 'create') this.#create(mutation);
-    else if (mutation.kind === 'remove') this.#remove(mutation.path);
-    else if (mutation.kind === 'value') this.#change(mutation.path, { value: mutation.value });
-    else this.#setPermissions(mutation.path, mutation.permissions);
+    const { kind, path } = mutation;
+    if (kind === 'create') this.#create(mutation);
+    else if (kind === 'graft') this.#graft(path, mutation.node);
+    else if (kind === 'remove') this.#remove(path);
+    else if (kind === 'value') this.#change(path, { value: mutation.value });
+    else this.#setPermissions(path, mutation.permissions);
   }
 
   #create({ path, value, permissions }: Mutation & { kind: 'create' }): void {
+    const [topmost, ...below] = pathsBetween(nearestTo(this.#root, path).path, path);
+    assert(topmost !== undefined, `creating ${path}, which exists`);
+    let node = newNode({ value, permissions, generation: this.#nextGeneration() });
+    for (const at of below.reverse()) {
+      const name = leafOf(at);
+      const directory = {
+        value: new Uint8Array(0),
+        permissions,
+        generation: this.#nextGeneration(),
+      };
+      const children = new Map([[name, node]]);
+      node = { ...directory, children, childNameBytes: name.length + 1 };
+    }
+    this.#graft(topmost, node);
+  }
+
+  #graft(path: string, node: StoreNode): void {
     const { parent, parentPath, name } = this.#parent(path);
-    assert(!parent.children.has(name), `creating ${path}, which exists`);
-    const node = newNode({ value, permissions, generation: this.#nextGeneration() });
+    assert(!parent.children.has(name), `${path} exists`);
     const children = new Map(parent.children).set(name, node);
     const childNameBytes = parent.childNameBytes + name.length + 1;
     this.#change(parentPath, { children, childNameBytes });
-    this.#count(permissions[0].domid, 1);
+    for (const [, added] of walk(path, node)) this.#count(added.permissions[0].domid, 1);
   }
 
   #remove(path: string): void {
@@ -128,7 +149,7 @@ export class Tree {
   #change(path: string, change: Partial<StoreNode>): void {
     const generation = this.#nextGeneration();
     const edit = (node: StoreNode): StoreNode => ({ ...node, ...change, generation });
-    this.#root = replaced(this.#root, componentsOf(path), edit);
+    this.#root = replaced(this.#root, { components: componentsOf(path), depth: 0, edit });
   }
 
   #count(domid: DomId, difference: number): void {
@@ -148,18 +169,21 @@ function newNode(node: Pick<StoreNode, 'value' | 'permissions' | 'generation'>):
   return { ...node, children: NO_CHILDREN, childNameBytes: 0 };
 }
 
-/** The tree below `node` with the node at the end of `components` edited. */
-function replaced(
-  node: StoreNode,
-  components: readonly string[],
-  edit: (node: StoreNode) => StoreNode,
-): StoreNode {
-  const [name, ...rest] = components;
+interface Edit {
+  readonly components: readonly string[];
+  /** How many components lead to the node at hand. */
+  readonly depth: number;
+  readonly edit: (node: StoreNode) => StoreNode;
+}
+
+/** The tree below `node` with the node at the end of the components edited. */
+function replaced(node: StoreNode, { components, depth, edit }: Edit): StoreNode {
+  const name = components[depth];
   if (name === undefined) return edit(node);
   const child = node.children.get(name);
   assert(child, `no ${name} on the way`);
-  const children = new Map(node.children).set(name, replaced(child, rest, edit));
-  return { ...node, children };
+  const changed = replaced(child, { components, depth: depth + 1, edit });
+  return { ...node, children: new Map(node.children).set(name, changed) };
 }
 
 /** The node at `path` in the tree below `root`. */
@@ -170,6 +194,19 @@ export function nodeAt(root: StoreNode, path: string): StoreNode | undefined {
     if (!node) return undefined;
   }
   return node;
+}
+
+/** The deepest node on the way to `path` that exists, with its own path: the node itself when it does. */
+export function nearestTo(root: StoreNode, path: string): { path: string; node: StoreNode } {
+  let node = root;
+  let length = 0;
+  for (const name of componentsOf(path)) {
+    const child = node.children.get(name);
+    if (!child) break;
+    node = child;
+    length += name.length + 1;
+  }
+  return { path: length === 0 ? '/' : path.slice(0, length), node };
 }
 
 /** The node itself and what is below it, parents first; not what is below a node that is no `way`. */

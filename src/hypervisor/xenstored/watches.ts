@@ -85,8 +85,8 @@ export class Watches {
   }
 
   #find(watcher: Watcher, path: string, token: string): Watch | undefined {
-    for (const watch of this.#byWatcher.get(watcher) ?? []) {
-      if (watch.path === path && watch.token === token) return watch;
+    for (const watch of this.#byPath.get(path) ?? []) {
+      if (watch.watcher === watcher && watch.token === token) return watch;
     }
     return undefined;
   }
