@@ -6,6 +6,7 @@
 // goes through its accounted domain; when its last device leaves, its row must be empty, which is asserted.
 
 import { DisplayBackend } from '../display/backend.ts';
+import { GuestInputs, KEYBOARD_TYPES, KeyboardBackend } from '../input/backend.ts';
 import type { GuestInput } from '../input/guest-input.ts';
 import { BrowserOutput } from '../outputs/browser/browser-output.ts';
 import type { Screen } from '../outputs/screen.ts';
@@ -52,6 +53,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
   readonly #scope = new Scope('daemon');
   readonly #output: BrowserOutput;
   readonly #displays: DisplayBackend;
+  readonly #inputs: GuestInputs;
 
   private constructor(options: DaemonOptions) {
     const { runtime, refreshHz, controls } = options;
@@ -60,6 +62,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const onChange = () => this.#changed();
     this.#output = new BrowserOutput(runtime, { refreshHz, onChange });
     this.#displays = new DisplayBackend({ runtime, output: this.#output });
+    this.#inputs = new GuestInputs(onChange);
   }
 
   /** Serves the guests that are there and those that will come. @throws SysError when xenstore refuses */
@@ -92,8 +95,8 @@ export class Daemon implements DaemonView, AsyncDisposable {
     return this.#output.screen(domid, connector);
   }
 
-  input(_domid: DomId): GuestInput | undefined {
-    return undefined;
+  input(domid: DomId): GuestInput | undefined {
+    return this.#inputs.get(domid);
   }
 
   onChange(listener: () => void): Disposable {
@@ -107,7 +110,10 @@ export class Daemon implements DaemonView, AsyncDisposable {
   }
 
   #drivers(): BackendDriver[] {
-    return [this.#displays];
+    const { runtime } = this.#options;
+    const inputs = this.#inputs;
+    const keyboards = KEYBOARD_TYPES.map((type) => new KeyboardBackend({ runtime, type, inputs }));
+    return [this.#displays, ...keyboards];
   }
 
   /** The first device of a guest appeared. */

@@ -40,7 +40,7 @@ async function untilCanvasShows(page: Page, { domid }: GuestStatus, pixels: Pixe
   await until(
     runtime,
     async () => isDeepStrictEqual(await canvasDigest(page, { domid }), expected),
-    { what: `the guest's picture on the canvas`, timeoutMs: 30_000, intervalMs: 50 },
+    { what: "the guest's picture on the canvas", timeoutMs: 30_000, intervalMs: 50 },
   );
 }
 
@@ -65,7 +65,8 @@ test('a person sees the guest, types and draws on it, and the guest answers, to 
   await page.mouse.down();
   await page.mouse.move(to.x, to.y);
   await page.mouse.up();
-  await page.keyboard.type('Hi');
+  await page.keyboard.press('Shift+KeyH');
+  await page.keyboard.press('KeyI');
   await untilCanvasShows(
     page,
     guest,

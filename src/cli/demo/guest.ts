@@ -7,6 +7,7 @@
 import { DisplayFrontend } from '../../display/frontend.ts';
 import type { GuestDisplay, GuestFramebuffer } from '../../display/guest-display.ts';
 import { enterGuest } from '../../hypervisor/worker/enter-guest.ts';
+import { KeyboardFrontend, type KeyboardHandlers } from '../../input/frontend.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
 import type { Program } from './program.ts';
@@ -41,8 +42,17 @@ class Player {
     this.#program = program;
   }
 
-  /** Something may have changed: look whether there is something to draw. */
-  readonly wake = (): void => this.#wake();
+  /** What the program is told of; afterwards there may be something to draw. */
+  readonly handlers: KeyboardHandlers = {
+    key: (code, pressed) => {
+      this.#program.key(code, pressed);
+      this.#wake();
+    },
+    position: (x, y) => {
+      this.#program.position(x, y);
+      this.#wake();
+    },
+  };
 
   readonly onConnected = (display: GuestDisplay): void => {
     this.#display = display;
@@ -54,7 +64,7 @@ class Player {
 
   readonly onDisconnected = (): void => {
     this.#display = undefined;
-    this.wake();
+    this.#wake();
   };
 
   async #play(display: GuestDisplay): Promise<void> {
@@ -92,8 +102,10 @@ const guest = await enterGuest();
 const { domain, runtime, name } = guest;
 const program = PROGRAMS[(guest.arguments as GuestArguments).program](name);
 const player = new Player(runtime, program);
-const { onConnected, onDisconnected } = player;
+const { onConnected, onDisconnected, handlers } = player;
 const display = await DisplayFrontend.open({ runtime, domain, onConnected, onDisconnected });
+const keyboard = await KeyboardFrontend.open({ runtime, domain, handlers });
 const reason = await guest.shutdownRequested;
+await keyboard.close();
 await display.close();
 await guest.shutdown(reason);
