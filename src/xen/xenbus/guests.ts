@@ -64,16 +64,14 @@ export class Guests {
     entry.stays -= 1;
     if (entry.stays > 0) return;
     this.#entries.delete(domid);
-    const { scope } = await entry.guest;
-    const closed = scope.close();
-    this.#closing.set(
-      domid,
-      closed
-        .catch(() => {})
-        .finally(() => {
-          this.#closing.delete(domid);
-        }),
-    );
+    // Noted before anything is awaited, so that nobody can enter in between.
+    const closed = entry.guest.then(({ scope }) => scope.close());
+    const over = closed
+      .catch(() => {})
+      .finally(() => {
+        this.#closing.delete(domid);
+      });
+    this.#closing.set(domid, over);
     await closed;
   }
 }

@@ -103,6 +103,10 @@ export class ServedDevice {
     };
   }
 
+  get #log(): Logger {
+    return this.#attachment?.log ?? this.#options.log;
+  }
+
   /** Something about the device may have changed: look at it soon. */
   kick(): void {
     this.#task.request();
@@ -296,7 +300,9 @@ export class ServedDevice {
       await this.#release();
       this.#pause();
     }
-    await this.#nodes.writeError(error);
+    await this.#nodes.writeError(error).catch((failure: unknown) => {
+      this.#log.warn({ reason: messageOf(failure) }, 'the error node cannot be written');
+    });
   }
 
   #pause(): void {
@@ -314,9 +320,8 @@ export class ServedDevice {
     const violation = violationReason(error);
     if (violation) this.#attachment?.guest.countRefusal(violation);
     if (!this.#failureLines.tryTake()) return;
-    const log = this.#attachment?.log ?? this.#options.log;
     if (violation || error instanceof SysError)
-      log.warn({ reason: error.message }, 'device given up');
-    else log.error({ err: error }, 'device given up: a defect of ours');
+      this.#log.warn({ reason: error.message }, 'device given up');
+    else this.#log.error({ err: error }, 'device given up: a defect of ours');
   }
 }

@@ -360,6 +360,40 @@ test('several devices share a guest, and its context closes with the last', asyn
   await world.run(bus.close());
 });
 
+test('a backend in a driver domain of its own serves with no more rights than a domain has', async () => {
+  const world = new World(1);
+  const driverDomain = await world.run(world.guest());
+  const home = `/local/domain/${driverDomain.domid}`;
+  const own = [{ domid: driverDomain.domid, read: false, write: false }];
+  for (const key of ['error', 'backend']) {
+    await world.run(world.dom0.store.mkdir(`${home}/${key}`));
+    await world.run(world.dom0.store.setPermissions(`${home}/${key}`, own));
+  }
+  const guest = await world.run(world.guest());
+  const device = { ...pageDevice(guest.domid), backendDomid: driverDomain.domid };
+  await world.run(addDevice(world.dom0.store, device));
+  const { runtime } = world;
+  const driver = new PageBackend();
+  const guests = world.guests(driverDomain);
+  const open = () => world.run(BackendBus.open({ runtime, domain: driverDomain, driver, guests }));
+  const bus = await open();
+  const front = new DrmFront(runtime, guest, device);
+  await world.run(front.probe());
+  await world.until(() => front.served && front.state === 4, 'connected');
+  assert.equal(await world.run(front.remove()), true);
+  await world.run(front.probe());
+  await world.until(() => front.served && front.state === 4, 'connected again');
+  driver.only.device.fail(new ProtocolViolation('test', 'XEN_EINVAL', 'given up'));
+  await world.until(() => driver.connects === 3 && front.served, 'connected anew');
+  const error = `${home}/error/backend/vpage/${guest.domid}/0/error`;
+  assert.equal(await world.run(guest.store.read(error)), '22 test: given up');
+  await world.run(world.destroy(guest));
+  await world.idle();
+  assert.equal(driver.open.size, 0);
+  assert.deepEqual([...world.ledger.accounts], []);
+  await world.run(bus.close());
+});
+
 test('names in the backend’s directory that are no devices are left alone', async () => {
   const { world, bus, device } = await host(new PageBackend());
   const root = '/local/domain/0/backend/vpage';

@@ -13,7 +13,7 @@ import {
 } from '../../../src/abi/xenbus.ts';
 import { type Runtime, sleep } from '../../../src/runtime/runtime.ts';
 import type { Domain, EventChannel, SharedPages } from '../../../src/xen/domain.ts';
-import { DOM0 } from '../../../src/xen/ids.ts';
+import type { DomId } from '../../../src/xen/ids.ts';
 import { distrust } from '../../../src/xen/untrusted.ts';
 import { readPeerNode } from '../../../src/xen/xenbus/peer-node.ts';
 import { parseState, type XenbusState } from '../../../src/xen/xenbus/states.ts';
@@ -27,6 +27,7 @@ const REMOVE_POLLS = 100;
 abstract class LinuxFrontend {
   readonly runtime: Runtime;
   readonly domain: Domain;
+  readonly backendDomid: DomId;
   readonly paths: { readonly backend: string; readonly frontend: string };
   state: XenbusState = XenbusStateInitialising;
   page: SharedPages | undefined;
@@ -39,6 +40,7 @@ abstract class LinuxFrontend {
   constructor(runtime: Runtime, domain: Domain, device: PvDevice) {
     this.runtime = runtime;
     this.domain = domain;
+    this.backendDomid = device.backendDomid;
     this.paths = devicePaths(device);
   }
 
@@ -86,8 +88,15 @@ abstract class LinuxFrontend {
   }
 
   protected async publish(): Promise<void> {
-    this.page = await this.domain.grants.share({ domid: DOM0, pages: 1, writable: true });
-    this.channel = await this.domain.events.allocUnbound({ remote: DOM0, handler: () => {} });
+    this.page = await this.domain.grants.share({
+      domid: this.backendDomid,
+      pages: 1,
+      writable: true,
+    });
+    this.channel = await this.domain.events.allocUnbound({
+      remote: this.backendDomid,
+      handler: () => {},
+    });
     const nodes = { 'page-ref': this.page.refs[0]!, 'event-channel': this.channel.port };
     await this.domain.store.transaction(async (access) => {
       for (const [key, value] of Object.entries(nodes)) {
