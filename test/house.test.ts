@@ -129,7 +129,9 @@ test('every source file says at its top what it is, and is short enough to be on
 
 test('nothing is left for later in the sources', () => {
   const found = sourceFiles()
-    .filter(({ text }) => /\b(TODO|FIXME|XXX|HACK)\b|@ts-ignore|biome-ignore|\bas any[;,.)\]]/.test(text))
+    .filter(({ text }) =>
+      /\b(TODO|FIXME|XXX|HACK)\b|@ts-ignore|biome-ignore|\bas any[;,.)\]]/.test(text),
+    )
     .map(({ path }) => path);
   assert.deepEqual(found, []);
 });

@@ -1,10 +1,12 @@
-// Events on their way to a guest that does not take them right now: bounded, with movements merged, and
-// with room kept for what must not be lost.
+// Events on their way to a guest that does not take them right now: bounded, with room kept for what must
+// not be lost. While no more waits than the ring takes at once, each movement is told by itself, so that a
+// drawn line keeps its shape; when the guest falls behind, movements that follow each other are merged.
 //
 // Invariant: for every press or touch that was accepted, the place of its release is reserved: a release is
 // never refused, however full the queue is, so no key can get stuck because a guest was slow.
 
 import assert from 'node:assert/strict';
+import { XENKBD_IN_RING_LEN } from '../abi/kbdif.ts';
 import type { KbdEvent } from './kbd-events.ts';
 
 /** Events that may wait, those whose place is only reserved included. */
@@ -36,7 +38,13 @@ function merged(last: KbdEvent | undefined, next: KbdEvent): KbdEvent | undefine
 
 export class EventQueue {
   readonly #events: KbdEvent[] = [];
+  readonly #mergeFrom: number;
   #reserved = 0;
+
+  /** `mergeFrom`: how many events have to wait before movements are merged. */
+  constructor({ mergeFrom = XENKBD_IN_RING_LEN }: { mergeFrom?: number } = {}) {
+    this.#mergeFrom = mergeFrom;
+  }
 
   get size(): number {
     return this.#events.length;
@@ -52,9 +60,9 @@ export class EventQueue {
     this.#events.shift();
   }
 
-  /** A movement of the pointer: merged with the last event if that is one too. False when there is no room. */
+  /** A movement of the pointer. False when there is no room. */
   tryMove(event: KbdEvent): boolean {
-    const both = merged(this.#events.at(-1), event);
+    const both = this.#congested ? merged(this.#events.at(-1), event) : undefined;
     if (both) this.#events[this.#events.length - 1] = both;
     return both !== undefined || this.#tryAdd([event]);
   }
@@ -63,7 +71,7 @@ export class EventQueue {
   tryMoveContact(move: KbdEvent, sync: KbdEvent): boolean {
     const last = this.#events.at(-1);
     const group = last?.kind === 'sync' ? this.#events.at(-2) : undefined;
-    const both = merged(group, move);
+    const both = this.#congested ? merged(group, move) : undefined;
     if (both) this.#events[this.#events.length - 2] = both;
     return both !== undefined || this.#tryAdd([move, sync]);
   }
@@ -86,6 +94,10 @@ export class EventQueue {
     assert(this.#reserved >= 0, 'a release without its press');
     this.#events.push(...events);
     assert(this.#events.length + this.#reserved <= QUEUE_CAPACITY, 'more waits than has room');
+  }
+
+  get #congested(): boolean {
+    return this.#events.length >= this.#mergeFrom;
   }
 
   #tryAdd(events: readonly KbdEvent[], toReserve = 0): boolean {

@@ -16,8 +16,15 @@ function drain(queue: EventQueue): KbdEvent[] {
 const down = (code: number): KbdEvent => ({ kind: 'key', code, pressed: true });
 const up = (code: number): KbdEvent => ({ kind: 'key', code, pressed: false });
 
-test('movements that follow each other are one, and nothing else is merged', () => {
+test('movements are told one by one while they fit the ring, so a drawn line keeps its shape', () => {
   const queue = new EventQueue();
+  for (let x = 0; x < 200; x++) queue.tryMove({ kind: 'position', x, y: 0, wheel: 0 });
+  const told = drain(queue).map((event) => event.kind === 'position' && event.x);
+  assert.deepEqual(told, [...Array.from({ length: 50 }, (_, x) => x), 199]);
+});
+
+test('movements that follow each other are one when the guest is behind, and nothing else is merged', () => {
+  const queue = new EventQueue({ mergeFrom: 1 });
   queue.tryMove({ kind: 'motion', dx: 1, dy: 2, wheel: 0 });
   queue.tryMove({ kind: 'motion', dx: 3, dy: -5, wheel: 1 });
   queue.tryMove({ kind: 'position', x: 1, y: 1, wheel: 0 });
@@ -45,7 +52,7 @@ test('movements that follow each other are one, and nothing else is merged', () 
 });
 
 test('sums of movements stay inside the fields of the wire', () => {
-  const queue = new EventQueue();
+  const queue = new EventQueue({ mergeFrom: 1 });
   const far: KbdEvent = { kind: 'motion', dx: 0x7fff_ffff, dy: -0x7fff_ffff, wheel: 0 };
   queue.tryMove(far);
   queue.tryMove(far);

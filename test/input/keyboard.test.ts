@@ -310,6 +310,7 @@ test('without a touch screen the first finger is the pointer with its left butto
   assert.deepEqual(await takeAll(world, front.take), [
     { kind: 'position', x: 10, y: 20, wheel: 0 },
     { kind: 'key', code: 0x110, pressed: true },
+    { kind: 'position', x: 11, y: 21, wheel: 0 },
     { kind: 'position', x: 12, y: 22, wheel: 0 },
     { kind: 'key', code: 0x110, pressed: false },
   ]);
