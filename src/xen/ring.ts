@@ -53,18 +53,14 @@ class RingPage {
     Atomics.store(this.words, word, index | 0);
   }
 
+  /** Whether the threshold in `word` lies in (from, to]: the peer asked to be notified of that. */
+  passed(word: number, from: number, to: number): boolean {
+    return (to - this.load(word)) >>> 0 < (to - from) >>> 0;
+  }
+
   slotOf(index: number): Uint8Array {
     return this.#slots[index & (this.size - 1)]!;
   }
-}
-
-/** Publishes `to` and tells whether the peer asked to be notified of something in (from, to]. */
-function publish(
-  page: RingPage,
-  { prod, event, from, to }: { prod: number; event: number; from: number; to: number },
-): boolean {
-  page.store(prod, to);
-  return (to - page.load(event)) >>> 0 < (to - from) >>> 0;
 }
 
 /** Makes a page an empty ring, zeroing it (SHARED_RING_INIT): each end is notified of the first message. */
@@ -124,7 +120,8 @@ export class BackRing {
   push(): boolean {
     const from = this.#published;
     this.#published = this.#rspProd;
-    return publish(this.#page, { prod: RSP_PROD, event: RSP_EVENT, from, to: this.#rspProd });
+    this.#page.store(RSP_PROD, this.#rspProd);
+    return this.#page.passed(RSP_EVENT, from, this.#rspProd);
   }
 
   /**
@@ -188,7 +185,8 @@ export class FrontRing {
   push(): boolean {
     const from = this.#published;
     this.#published = this.#reqProd;
-    return publish(this.#page, { prod: REQ_PROD, event: REQ_EVENT, from, to: this.#reqProd });
+    this.#page.store(REQ_PROD, this.#reqProd);
+    return this.#page.passed(REQ_EVENT, from, this.#reqProd);
   }
 
   /**

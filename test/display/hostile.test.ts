@@ -494,3 +494,67 @@ test('wild in_cons and junk in the event page disturb nobody (R8)', async () => 
   }
   await t.finish();
 });
+
+test('a request that was there before the backend is answered', async () => {
+  for (let seed = 1; seed <= 10; seed++) {
+    const host = await DisplayHost.open({ seed, delayMs: 20 });
+    const { domain } = await host.guest('64x48');
+    const raw = new RawFrontend(host, domain, { connectors: 1 });
+    raw.beforePublishing = () => {
+      raw.connectors[0]!.put({ operation: XENDISPL_OP_GET_EDID });
+      raw.connectors[0]!.push();
+    };
+    await raw.open();
+    await host.until(() => raw.connectors[0]!.responses.length === 1, 'the answer');
+    await raw.close();
+    await host.close();
+  }
+});
+
+test('a guest that leaves with requests in the ring calls nobody after that', async () => {
+  const output = new RecordingOutput({ holdRetired: true });
+  const t = await rig(1, { output: () => output });
+  await t.show();
+  assert.equal(await t.create({ dbuf_cookie: 11n, gref_directory: await t.pages(3) }), 0);
+  assert.equal(await t.attach({ dbuf_cookie: 11n, fb_cookie: 12n }), 0);
+  t.connector.put({
+    operation: XENDISPL_OP_DBUF_DESTROY,
+    op: { dbuf_destroy: { dbuf_cookie: 1n } },
+  });
+  const set_config = { ...configFields(), fb_cookie: 12n };
+  t.connector.put({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config } });
+  t.connector.push();
+  await t.host.until(() => output.connectors[0]!.retiring > 0, 'the destroy waits');
+  await t.raw.close();
+  assert(output.connectors[0]!.closed);
+  await t.finish();
+  assert.equal(output.connectors[0]!.lateCalls, 0);
+});
+
+test('a guest that crashes anywhere in its work leaves nothing behind', async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const output = new RecordingOutput({ holdRetired: seed % 3 === 0 });
+    const t = await rig(1, { seed, output: () => output, delayMs: (seed % 5) * 10 });
+    const gref_directory = await t.pages(3);
+    const { random } = t.host.runtime;
+    const requests = [
+      {
+        operation: XENDISPL_OP_DBUF_CREATE,
+        op: { dbuf_create: { ...createFields(), gref_directory } },
+      },
+      { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach: attachFields() } },
+      { operation: XENDISPL_OP_SET_CONFIG, op: { set_config: configFields() } },
+      { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: 2n } } },
+      { operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy: { dbuf_cookie: 1n } } },
+    ];
+    for (let i = 0; i < 30; i++) t.connector.put(requests[i % requests.length]!);
+    t.connector.push();
+    for (let steps = random.below(150); steps > 0; steps--) {
+      await t.host.runtime.step();
+      if (random.below(8) === 0) output.connectors[0]!.complete();
+    }
+    t.host.host.guests[0]!.crash();
+    await t.host.close();
+    assert.equal(output.connectors[0]!.lateCalls, 0);
+  }
+});

@@ -109,6 +109,10 @@ export class RawFrontend implements FrontendDriver {
   readonly type = 'vdispl';
   readonly guest: GuestDomain;
   readonly connectors: RawConnector[] = [];
+  /** Changes what is published: values by key, null for none. */
+  spoil: Readonly<Record<string, string | null>> = {};
+  /** Called before anything is published. */
+  beforePublishing: () => void = () => {};
   connections = 0;
   failure: Error | undefined;
   readonly #host: DisplayHost;
@@ -121,20 +125,20 @@ export class RawFrontend implements FrontendDriver {
     this.#count = connectors;
   }
 
-  async open(): Promise<void> {
+  /** Starts the device, without waiting for anything. */
+  async start(): Promise<void> {
     const { runtime } = this.#host;
     const options = { runtime, domain: this.guest, driver: this, devid: 0 };
     this.#device = await this.#host.run(FrontendDevice.open(options));
+  }
+
+  async open(): Promise<void> {
+    await this.start();
     await this.connectedAgain(1);
   }
 
   connectedAgain(times: number): Promise<void> {
     return this.#host.until(() => this.connections >= times, `connection ${times}`);
-  }
-
-  /** Changes what is published. */
-  nodes(nodes: Record<string, string>): Record<string, string> {
-    return nodes;
   }
 
   async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
@@ -155,7 +159,9 @@ export class RawFrontend implements FrontendDriver {
       nodes[`${index}/evt-ring-ref`] = String(pages.refs[1]);
       nodes[`${index}/evt-event-channel`] = String(events.port);
     }
-    return this.nodes(nodes);
+    this.beforePublishing();
+    const spoiled = Object.entries({ ...nodes, ...this.spoil });
+    return Object.fromEntries(spoiled.filter((node): node is [string, string] => node[1] !== null));
   }
 
   onConnected(): void {

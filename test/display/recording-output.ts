@@ -35,6 +35,8 @@ export class RecordingConnector implements OutputConnector {
   readonly bytesCopied = 0;
   shown: Picture | undefined;
   closed = false;
+  /** Calls that came after the connector was closed: there must be none. */
+  lateCalls = 0;
   /** Every picture that was shown, and undefined for every blank. */
   readonly history: (Picture | undefined)[] = [];
   readonly #options: RecordingOptions;
@@ -67,18 +69,21 @@ export class RecordingConnector implements OutputConnector {
   }
 
   show(picture: Picture | undefined): void {
+    this.#expectOpen();
     this.complete();
     this.shown = picture;
     this.history.push(picture);
   }
 
   flip(picture: Picture, onFlipped: () => void): void {
+    this.#expectOpen();
     this.shown = picture;
     this.history.push(picture);
     this.#onFlipped = onFlipped;
   }
 
   retire(_picture: Picture): Promise<void> {
+    this.#expectOpen();
     if (!this.#options.holdRetired) return Promise.resolve();
     return new Promise((resolve) => {
       this.#retired.push(resolve);
@@ -89,5 +94,9 @@ export class RecordingConnector implements OutputConnector {
     this.closed = true;
     this.shown = undefined;
     return this.#options.holdClosing ? new Promise(() => {}) : Promise.resolve();
+  }
+
+  #expectOpen(): void {
+    if (this.closed) this.lateCalls += 1;
   }
 }
