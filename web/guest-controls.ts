@@ -1,8 +1,8 @@
 // Keyboard and pointer on a guest's screen, while it has the focus, as events for the guest.
 //
 // Invariants: nothing is sent without the focus; when the focus goes, everything held down is released; a
-// key goes down once however long it is held (the guest repeats by itself); Ctrl+Alt+G always gives the
-// keyboard back to the page. Moves are sent once per animation frame, the last position only.
+// held key goes down again as often as the browser repeats it (xen-kbdfront repeats nothing by itself);
+// Ctrl+Alt+G always gives the keyboard back to the page. Moves are sent once per animation frame, the last position only.
 
 import { evdevCode } from '../src/outputs/browser/key-codes.ts';
 import type { InputEvent } from '../src/outputs/browser/protocol.ts';
@@ -56,7 +56,6 @@ export class GuestControls {
     const code = evdevCode(event.code);
     if (code === undefined) return;
     event.preventDefault();
-    if (event.repeat || this.#keys.has(event.code)) return;
     this.#keys.set(event.code, code);
     this.#send({ type: 'key', code, pressed: true });
   }

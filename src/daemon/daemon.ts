@@ -85,7 +85,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const { domain, hostPaths } = this.#options;
     const present = [...this.#served].map(([domid, served]) => this.#statusOf(domid, served));
     return {
-      guests: [...present, ...this.#absent()],
+      guests: [...present, ...this.#deviceless()],
       host: { provider: domain.provider, paths: hostPaths },
       controls: this.controls ? CONTROL_ACTIONS : [],
     };
@@ -167,9 +167,10 @@ export class Daemon implements DaemonView, AsyncDisposable {
     };
   }
 
-  #absent(): GuestStatus[] {
-    const absent = this.controls?.absent ?? [];
-    return absent
+  /** Guests of this host that have no device now. */
+  #deviceless(): GuestStatus[] {
+    const known = this.controls?.guests ?? [];
+    return known
       .filter(({ domid }) => !this.#served.has(domid))
       .map(({ domid, name, state }) => ({
         domid,

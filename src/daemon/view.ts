@@ -3,19 +3,20 @@
 import type { GuestInput } from '../input/guest-input.ts';
 import type { Screen } from '../outputs/screen.ts';
 import type { DomId } from '../xen/ids.ts';
-import type { ControlAction, DaemonStatus } from './status.ts';
+import type { ControlAction, DaemonStatus, GuestState } from './status.ts';
 
-/** A guest that does not run now and can be started again. */
-export interface AbsentGuest {
-  /** The number it had. */
+/** A guest of a host that can start it again, whether it runs now or not. */
+export interface KnownGuest {
+  /** The number it has, or had when it last ran. */
   readonly domid: DomId;
   readonly name: string;
-  readonly state: 'stopped' | 'crashed';
+  readonly state: GuestState;
 }
 
 /** Starting and stopping guests: only where this process is the host (the demo). */
 export interface GuestControls {
-  readonly absent: readonly AbsentGuest[];
+  /** Every guest, so that one is listed also before its first device and after its last. */
+  readonly guests: readonly KnownGuest[];
   /**
    * Resolves when the action is done: a stopped or crashed guest is gone and holds nothing; a restarted
    * one has been created anew, under a new domid.

@@ -1,23 +1,19 @@
 // How a connector does: flips in all, flips a second, and how long a flip takes from its arrival to its
-// event. Costs two additions and a comparison per flip; the rate is that of the last whole window.
+// event. Costs no allocation per flip.
 
+import { RateMeter } from '../runtime/rate-meter.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-
-/** Length of the window that a rate is measured over, in milliseconds. */
-const WINDOW_MS = 1000;
 
 export class FlipMeter {
   readonly #runtime: Runtime;
+  readonly #rate: RateMeter;
   #flips = 0;
   #arrivedAtMs = 0;
   #latencyMs: number | undefined;
-  #windowStartMs: number;
-  #windowFlips = 0;
-  #perSecond = 0;
 
   constructor(runtime: Runtime) {
     this.#runtime = runtime;
-    this.#windowStartMs = runtime.nowMs();
+    this.#rate = new RateMeter(runtime);
   }
 
   get flips(): number {
@@ -30,8 +26,7 @@ export class FlipMeter {
   }
 
   get flipsPerSecond(): number {
-    this.#roll(this.#runtime.nowMs());
-    return this.#perSecond;
+    return this.#rate.perSecond();
   }
 
   arrived(): void {
@@ -39,19 +34,8 @@ export class FlipMeter {
   }
 
   completed(): void {
-    const nowMs = this.#runtime.nowMs();
-    this.#latencyMs = nowMs - this.#arrivedAtMs;
-    this.#roll(nowMs);
+    this.#latencyMs = this.#runtime.nowMs() - this.#arrivedAtMs;
     this.#flips += 1;
-    this.#windowFlips += 1;
-  }
-
-  /** Begins a new window when the present one is over. */
-  #roll(nowMs: number): void {
-    const elapsedMs = nowMs - this.#windowStartMs;
-    if (elapsedMs < WINDOW_MS) return;
-    this.#perSecond = (this.#windowFlips * 1000) / elapsedMs;
-    this.#windowStartMs = nowMs;
-    this.#windowFlips = 0;
+    this.#rate.count();
   }
 }

@@ -52,8 +52,6 @@ export interface KeyboardBackendOptions {
   readonly type: KeyboardType;
   /** Shared between the types. */
   readonly inputs: GuestInputs;
-  /** Passes a repeated press of a pressed key on, of which Linux makes autorepeat. Off unless asked for. */
-  readonly autorepeat?: boolean;
 }
 
 export class KeyboardBackend implements BackendDriver {
@@ -75,8 +73,8 @@ export class KeyboardBackend implements BackendDriver {
       known.offer = offer;
       return;
     }
-    const { inputs, autorepeat = false } = this.#options;
-    const input = new KeyboardInput(offer, { autorepeat, onChange: () => inputs.onChange() });
+    const { inputs } = this.#options;
+    const input = new KeyboardInput(offer, () => inputs.onChange());
     this.#byDevice.set(device, input);
     inputs.add(device.guest.domid, input);
     device.scope.defer(() => {

@@ -13,6 +13,7 @@ export interface GuestInput {
   readonly state: 'waiting' | 'connected' | 'closed';
   /** Size of the absolute pointer's area, in the guest's units (pixels unless the guest asked for raw). */
   readonly area: { readonly width: number; readonly height: number };
+  /** A further press of a key that is down is its autorepeat: the Linux frontend repeats nothing by itself. */
   key(code: number, pressed: boolean): void;
   /** Relative motion. */
   motion(dx: number, dy: number): void;

@@ -25,6 +25,8 @@ import type { EventRingGeometry } from '../xen/event-page.ts';
 
 /** Largest evdev code: KEY_MAX of linux/input-event-codes.h. Linux looks beyond its tables for larger ones. */
 export const KEY_MAX = 0x2ff;
+/** First code that is a button and not a key: BTN_MISC. Keys repeat while they are held, buttons do not. */
+export const FIRST_BUTTON = 0x100;
 /** BTN_LEFT of linux/input-event-codes.h. */
 export const BTN_LEFT = 0x110;
 /** Absolute positions of a frontend that asked for raw ones run from 0 to here. */

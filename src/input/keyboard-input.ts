@@ -11,7 +11,7 @@
 
 import type { GuestInput, Touch } from './guest-input.ts';
 import type { KbdConnection } from './kbd-connection.ts';
-import { BTN_LEFT, type KbdEvent, KEY_MAX, RAW_POSITION_MAX } from './kbd-events.ts';
+import { BTN_LEFT, FIRST_BUTTON, type KbdEvent, KEY_MAX, RAW_POSITION_MAX } from './kbd-events.ts';
 
 export interface Area {
   readonly width: number;
@@ -34,12 +34,6 @@ export interface InputWishes {
   readonly multiTouch: boolean;
 }
 
-export interface KeyboardInputOptions {
-  /** Sends a further press of a pressed key on: Linux makes autorepeat of it. */
-  readonly autorepeat: boolean;
-  readonly onChange: () => void;
-}
-
 const NO_WISHES: InputWishes = { absolute: false, raw: false, multiTouch: false };
 const RAW_AREA: Area = { width: RAW_POSITION_MAX + 1, height: RAW_POSITION_MAX + 1 };
 /** Largest step that fits the protocol's fields. */
@@ -57,7 +51,7 @@ export class KeyboardInput implements GuestInput {
   /** Events that had to be dropped: nobody was connected, they were out of range, or the guest too slow. */
   dropped = 0;
   offer: InputOffer;
-  readonly #options: KeyboardInputOptions;
+  readonly #onChange: () => void;
   #wishes = NO_WISHES;
   #connection: KbdConnection | undefined;
   #closed = false;
@@ -67,9 +61,9 @@ export class KeyboardInput implements GuestInput {
   #finger: number | undefined;
   #pointer: { readonly x: number; readonly y: number } | undefined;
 
-  constructor(offer: InputOffer, options: KeyboardInputOptions) {
+  constructor(offer: InputOffer, onChange: () => void) {
     this.offer = offer;
-    this.#options = options;
+    this.#onChange = onChange;
   }
 
   get state(): GuestInput['state'] {
@@ -86,7 +80,7 @@ export class KeyboardInput implements GuestInput {
     this.#connection = connection;
     this.#wishes = wishes;
     this.#pointer = undefined;
-    this.#options.onChange();
+    this.#onChange();
   }
 
   /** Releases what is down, sends that if the guest has room, and forgets the connection. */
@@ -95,20 +89,20 @@ export class KeyboardInput implements GuestInput {
     this.#connection?.flush();
     this.#connection?.end();
     this.#connection = undefined;
-    this.#options.onChange();
+    this.#onChange();
   }
 
   /** The device is gone for good. */
   close(): void {
     this.#closed = true;
-    this.#options.onChange();
+    this.#onChange();
   }
 
   key(code: number, pressed: boolean): void {
     if (!Number.isInteger(code) || code < 1 || code > KEY_MAX) this.#count(false);
     else if (!pressed) this.#release(code);
     else if (!this.#pressed.has(code)) this.#press(code);
-    else if (this.#options.autorepeat) {
+    else if (code < FIRST_BUTTON) {
       this.#send(({ queue }) => queue.tryRepeat({ kind: 'key', code, pressed }));
     }
   }

@@ -9,7 +9,6 @@
 import assert from 'node:assert/strict';
 import type { ConnectorInfo, OutputConnector, Picture } from '../display/output.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import { RateMeter } from './rate-meter.ts';
 import { Vblank } from './vblank.ts';
 import { type Watch, type Watcher, Watching } from './watching.ts';
 
@@ -19,7 +18,6 @@ export const DEFAULT_REFRESH_HZ = 60;
 interface PendingFlip {
   readonly picture: Picture;
   readonly onFlipped: () => void;
-  readonly requestedAtMs: number;
 }
 
 export interface ScreenOptions {
@@ -30,24 +28,18 @@ export interface ScreenOptions {
 
 export class Screen implements OutputConnector {
   readonly info: ConnectorInfo;
-  readonly #runtime: Runtime;
   readonly #vblank: Vblank;
   readonly #watching: Watching;
-  readonly #flipRate: RateMeter;
   readonly #onClosed: (() => void) | undefined;
   #shown: Picture | undefined;
   #pending: PendingFlip | undefined;
   #closed = false;
-  #flips = 0;
-  #flipLatencyMs: number | undefined;
   #viewLatencyMs: number | undefined;
   #bytesRead = 0;
 
   constructor(runtime: Runtime, info: ConnectorInfo, options: ScreenOptions = {}) {
     this.info = info;
-    this.#runtime = runtime;
     this.#onClosed = options.onClosed;
-    this.#flipRate = new RateMeter(runtime);
     this.#vblank = new Vblank(runtime, {
       refreshHz: options.refreshHz ?? DEFAULT_REFRESH_HZ,
       onRefresh: () => this.#refresh(),
@@ -61,20 +53,6 @@ export class Screen implements OutputConnector {
   /** The picture to read now, synchronously; undefined while the screen is blank. */
   get shown(): Picture | undefined {
     return this.#shown;
-  }
-
-  /** Flips completed since the connector exists. */
-  get flips(): number {
-    return this.#flips;
-  }
-
-  get flipsPerSecond(): number {
-    return this.#flipRate.perSecond();
-  }
-
-  /** From the last flip's arrival to its completion. */
-  get flipLatencyMs(): number | undefined {
-    return this.#flipLatencyMs;
   }
 
   /** From seeing the last change to a viewer's word that it was drawn; undefined while nobody watches. */
@@ -100,7 +78,7 @@ export class Screen implements OutputConnector {
   flip(picture: Picture, onFlipped: () => void): void {
     assert(!this.#closed, 'flip on a closed screen');
     this.#completePending();
-    this.#pending = { picture, onFlipped, requestedAtMs: this.#runtime.nowMs() };
+    this.#pending = { picture, onFlipped };
     this.#vblank.schedule();
   }
 
@@ -160,9 +138,6 @@ export class Screen implements OutputConnector {
     const pending = this.#pending;
     if (!pending) return;
     this.#pending = undefined;
-    this.#flips++;
-    this.#flipRate.count();
-    this.#flipLatencyMs = this.#runtime.nowMs() - pending.requestedAtMs;
     pending.onFlipped();
   }
 }

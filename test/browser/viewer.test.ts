@@ -149,7 +149,7 @@ test('keys go to the guest that has the focus, by their place on the keyboard', 
   ]);
 });
 
-test('a held key repeats in the guest alone, and is released when the focus goes', async (context) => {
+test('a held key repeats, and is released once when the focus goes', async (context) => {
   const { server, guest, picture } = await serve(context);
   const page = await browser.open(server.url);
   await untilShown(page, picture);
@@ -158,10 +158,11 @@ test('a held key repeats in the guest alone, and is released when the focus goes
   await page.keyboard.down('KeyW');
   await page.keyboard.down('KeyW');
   await page.keyboard.down('KeyD');
-  await until(runtime, () => events.length >= 2, { what: 'the keys' });
+  await until(runtime, () => events.length >= 3, { what: 'the keys' });
   await page.getByTestId('screen').blur();
-  await until(runtime, () => events.length >= 4, { what: 'the releases' });
-  assert.deepEqual(events, ['key 17 down', 'key 32 down', 'key 17 up', 'key 32 up']);
+  await until(runtime, () => events.length >= 5, { what: 'the releases' });
+  const down = ['key 17 down', 'key 17 down', 'key 32 down'];
+  assert.deepEqual(events, [...down, 'key 17 up', 'key 32 up']);
 });
 
 test('Ctrl+Alt+G gives the keyboard back to the page with nothing left down', async (context) => {

@@ -94,7 +94,7 @@ export class ScriptedView implements DaemonView {
   /** Offers the actions of the demo, which are written down. */
   offerControls(): void {
     this.controls = {
-      absent: [],
+      guests: [],
       act: async (domid: DomId, action: ControlAction) => {
         const guest = this.guests.get(domid)!;
         if (action !== 'restart' && guest.state !== 'connected') {
@@ -157,9 +157,9 @@ function displayStatus(screen: Screen) {
     width: shown?.width ?? info.width,
     height: shown?.height ?? info.height,
     format: shown?.format.name ?? null,
-    flips: screen.flips,
-    flipsPerSecond: screen.flipsPerSecond,
-    flipLatencyMs: screen.flipLatencyMs ?? null,
+    flips: 0,
+    flipsPerSecond: 0,
+    flipLatencyMs: null,
     viewLatencyMs: screen.viewLatencyMs ?? null,
     bytesCopied: screen.bytesCopied,
     path: 'browser',

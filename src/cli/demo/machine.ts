@@ -5,7 +5,7 @@
 // is a new domain with a new number.
 
 import type { ControlAction } from '../../daemon/status.ts';
-import type { AbsentGuest, GuestControls } from '../../daemon/view.ts';
+import type { GuestControls, KnownGuest } from '../../daemon/view.ts';
 import type { Guest, GuestEnd } from '../../hypervisor/guest.ts';
 import { XenHost } from '../../hypervisor/xen-host.ts';
 import { UsageError } from '../../runtime/errors.ts';
@@ -30,7 +30,8 @@ interface Place {
   readonly width: number;
   readonly height: number;
   guest: Guest | undefined;
-  ended: AbsentGuest | undefined;
+  /** How the last guest ended, while there is no other. */
+  ended: KnownGuest | undefined;
   /** An action on it is under way. */
   busy: boolean;
 }
@@ -57,8 +58,11 @@ export class DemoMachine implements GuestControls, AsyncDisposable {
     return new DemoMachine(runtime, { host: await XenHost.start({ runtime }), guests });
   }
 
-  get absent(): readonly AbsentGuest[] {
-    return this.#places.flatMap(({ ended }) => ended ?? []);
+  get guests(): readonly KnownGuest[] {
+    return this.#places.flatMap(({ guest, ended, busy, name }) => {
+      if (!guest) return ended ?? [];
+      return { domid: guest.domid, name, state: busy ? 'closing' : 'waiting' };
+    });
   }
 
   /** Boots every guest. @throws SysError */
@@ -122,6 +126,6 @@ export class DemoMachine implements GuestControls, AsyncDisposable {
   }
 }
 
-function endState(end: GuestEnd): AbsentGuest['state'] {
+function endState(end: GuestEnd): KnownGuest['state'] {
   return end === 'crash' ? 'crashed' : 'stopped';
 }

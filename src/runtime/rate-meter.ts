@@ -1,7 +1,7 @@
 // How often something happened in the last second. Counts in slots of a fixed ring: no allocation, no
 // timer, and the number falls to 0 by itself when nothing happens any more.
 
-import type { Runtime } from '../runtime/runtime.ts';
+import type { Runtime } from './runtime.ts';
 
 /** The second is divided into this many slots. */
 const SLOTS_PER_SECOND = 10;
