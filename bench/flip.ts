@@ -129,6 +129,7 @@ async function measureBuffers(bench: Bench): Promise<Record<string, number>> {
   await display.destroyBuffer(await display.createBuffer(FULL_HD));
   let createMs = 0;
   let destroyMs = 0;
+  const cpuBefore = process.cpuUsage();
   for (let round = 0; round < ROUNDS; round++) {
     const startMs = runtime.nowMs();
     const buffer = await display.createBuffer(FULL_HD);
@@ -137,6 +138,7 @@ async function measureBuffers(bench: Bench): Promise<Record<string, number>> {
     createMs += createdMs - startMs;
     destroyMs += runtime.nowMs() - createdMs;
   }
+  const { user, system } = process.cpuUsage(cpuBefore);
   collectGarbage();
   const before = process.memoryUsage();
   const buffers = [];
@@ -149,6 +151,7 @@ async function measureBuffers(bench: Bench): Promise<Record<string, number>> {
   return {
     '1920x1080_create_ms': createMs / ROUNDS,
     '1920x1080_destroy_ms': destroyMs / ROUNDS,
+    '1920x1080_create_and_destroy_cpu_ms': (user + system) / 1000 / ROUNDS,
     '1920x1080_buffer_heap_bytes': heap / BUFFERS,
     '1920x1080_buffer_arrays_bytes': arrays / BUFFERS,
   };

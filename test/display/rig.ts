@@ -1,0 +1,142 @@
+// A guest without manners on a host with the display backend, and the requests that it sends.
+
+import assert from 'node:assert/strict';
+import {
+  XENDISPL_OP_DBUF_CREATE,
+  XENDISPL_OP_DBUF_DESTROY,
+  XENDISPL_OP_FB_ATTACH,
+  XENDISPL_OP_FB_DETACH,
+  XENDISPL_OP_PG_FLIP,
+  XENDISPL_OP_SET_CONFIG,
+} from '../../src/abi/displif.ts';
+import { XRGB8888 } from '../../src/display/pixel-format.ts';
+import { DOM0, type DomId } from '../../src/xen/ids.ts';
+import { writePageDirectory } from '../../src/xen/page-directory.ts';
+import { DisplayHost, type HostOptions } from './host.ts';
+import { type RawConnector, RawFrontend } from './raw-frontend.ts';
+
+export const WIDTH = 64;
+export const HEIGHT = 48;
+export const BYTES = WIDTH * HEIGHT * 4;
+
+export class Rig {
+  readonly host: DisplayHost;
+  readonly raw: RawFrontend;
+  readonly domid: DomId;
+
+  constructor(host: DisplayHost, raw: RawFrontend) {
+    this.host = host;
+    this.raw = raw;
+    this.domid = raw.guest.domid;
+  }
+
+  get connector(): RawConnector {
+    return this.raw.connectors[0]!;
+  }
+
+  get account() {
+    return this.host.account(this.domid);
+  }
+
+  /** New pages and their directory. @returns the reference of the directory's first page */
+  async pages(count: number): Promise<number> {
+    const { grants } = this.raw.guest;
+    const request = { domid: DOM0, pages: count, writable: false };
+    const { refs } = await this.host.run(grants.share(request));
+    const directory = await this.host.run(writePageDirectory(grants, { domid: DOM0, refs }));
+    return directory.refs[0]!;
+  }
+
+  /** A directory page of these words: the next page, then references. */
+  async directory(words: (ownRef: number) => readonly number[]): Promise<number> {
+    const request = { domid: DOM0, pages: 1, writable: false };
+    const page = await this.host.run(this.raw.guest.grants.share(request));
+    const view = new DataView(page.bytes.buffer, page.bytes.byteOffset, 4096);
+    words(page.refs[0]!).forEach((word, index) => {
+      view.setUint32(index * 4, word, true);
+    });
+    return page.refs[0]!;
+  }
+
+  create(changes: Partial<ReturnType<typeof createFields>>): Promise<number> {
+    const dbuf_create = { ...createFields(), ...changes };
+    return this.connector.ask({ operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } });
+  }
+
+  destroy(dbuf_cookie: bigint): Promise<number> {
+    const op = { dbuf_destroy: { dbuf_cookie } };
+    return this.connector.ask({ operation: XENDISPL_OP_DBUF_DESTROY, op });
+  }
+
+  attach(changes: Partial<ReturnType<typeof attachFields>>): Promise<number> {
+    const fb_attach = { ...attachFields(), ...changes };
+    return this.connector.ask({ operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach } });
+  }
+
+  detach(fb_cookie: bigint): Promise<number> {
+    const op = { fb_detach: { fb_cookie } };
+    return this.connector.ask({ operation: XENDISPL_OP_FB_DETACH, op });
+  }
+
+  config(changes: Partial<ReturnType<typeof configFields>>): Promise<number> {
+    const set_config = { ...configFields(), ...changes };
+    return this.connector.ask({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config } });
+  }
+
+  flip(fb_cookie: bigint): Promise<number> {
+    return this.connector.ask({ operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie } } });
+  }
+
+  /** Buffer 1 with framebuffer 2, shown. */
+  async show(): Promise<void> {
+    assert.equal(await this.create({ gref_directory: await this.pages(3) }), 0);
+    assert.equal(await this.attach({}), 0);
+    assert.equal(await this.config({}), 0);
+  }
+
+  /** What the device's error node says. */
+  async error(): Promise<string | undefined> {
+    const path = `/local/domain/0/error/backend/vdispl/${this.domid}/0/error`;
+    return this.host.run(this.host.host.dom0.store.read(path));
+  }
+
+  async finish(): Promise<void> {
+    await this.raw.close();
+    await this.host.close();
+  }
+}
+
+export const createFields = () => ({
+  dbuf_cookie: 1n,
+  width: WIDTH,
+  height: HEIGHT,
+  bpp: 32,
+  buffer_sz: BYTES,
+  flags: 0,
+  gref_directory: 0,
+  data_ofs: 0,
+});
+export const attachFields = () => ({
+  dbuf_cookie: 1n,
+  fb_cookie: 2n,
+  width: WIDTH,
+  height: HEIGHT,
+  pixel_format: XRGB8888.fourcc,
+});
+export const configFields = () => ({
+  fb_cookie: 2n,
+  x: 0,
+  y: 0,
+  width: WIDTH,
+  height: HEIGHT,
+  bpp: 32,
+});
+
+export async function rig(connectors = 1, options?: HostOptions): Promise<Rig> {
+  const host = await DisplayHost.open(options);
+  const resolutions = Array.from({ length: connectors }, () => `${WIDTH}x${HEIGHT}`);
+  const { domain } = await host.guest(...resolutions);
+  const raw = new RawFrontend(host, domain, { connectors });
+  await raw.open();
+  return new Rig(host, raw);
+}
