@@ -34,10 +34,16 @@ function bundle(entry: string): Uint8Array {
   return outputFiles[0]!.contents;
 }
 
-/** Runs one of the programs of lab/probes/ in dom0 and returns the JSON that it prints. @throws {CommandFailed} */
-export async function probe<T>(dom0: Dom0, name: string, ...args: string[]): Promise<T> {
+/** Puts a program of lab/probes/ into dom0. @returns its path there, for `node` */
+export async function deployProbe(dom0: Dom0, name: string): Promise<string> {
   const path = `${DOM0_PATHS.daemon}/probes/${name}.mjs`;
   await dom0.writeFile(path, bundle(`${REPOSITORY}dist/lab/probes/${name}.js`));
+  return path;
+}
+
+/** Runs one of the programs of lab/probes/ in dom0 and returns the JSON that it prints. @throws {CommandFailed} */
+export async function probe<T>(dom0: Dom0, name: string, ...args: string[]): Promise<T> {
+  const path = await deployProbe(dom0, name);
   return JSON.parse(await dom0.output(['node', path, ...args])) as T;
 }
 
