@@ -1,5 +1,5 @@
-// How a connector does: flips in all, flips a second, and how long a flip takes from its arrival to its
-// event. Costs no allocation per flip.
+// How a connector does: flips in all, flips in the last second, and how long the last flip took from its
+// arrival to its event.
 
 import { RateMeter } from '../runtime/rate-meter.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -20,13 +20,13 @@ export class FlipMeter {
     return this.#flips;
   }
 
+  get flipsPerSecond(): number {
+    return this.#rate.perSecond();
+  }
+
   /** Of the last flip, in milliseconds; undefined before the first. */
   get latencyMs(): number | undefined {
     return this.#latencyMs;
-  }
-
-  get flipsPerSecond(): number {
-    return this.#rate.perSecond();
   }
 
   arrived(): void {

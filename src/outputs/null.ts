@@ -2,11 +2,12 @@
 // What benchmarks measure against, and what a guest without an audience can have.
 
 import type { ConnectorInfo, DisplayOutput, OutputConnector, Picture } from '../display/output.ts';
-import type { Runtime, Timer } from '../runtime/runtime.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { Vblank } from './vblank.ts';
 
 export interface NullOutputOptions {
   readonly runtime: Runtime;
-  /** Flips complete this often; without it, at once. */
+  /** Flips complete at most this often; without it, at once. */
   readonly refreshHz?: number;
 }
 
@@ -25,43 +26,33 @@ export class NullOutput implements DisplayOutput {
 
 class NullConnector implements OutputConnector {
   readonly bytesCopied = 0;
-  readonly #runtime: Runtime;
-  readonly #periodMs: number | undefined;
-  #timer: Timer | undefined;
-  /** Number of the last refresh that completed a flip, counted from the clock's zero. */
-  #refresh = 0;
+  readonly #vblank: Vblank | undefined;
   #onFlipped: (() => void) | undefined;
 
   constructor({ runtime, refreshHz }: NullOutputOptions) {
-    this.#runtime = runtime;
-    this.#periodMs = refreshHz === undefined ? undefined : 1000 / refreshHz;
+    const onRefresh = () => this.#complete();
+    this.#vblank =
+      refreshHz === undefined ? undefined : new Vblank(runtime, { refreshHz, onRefresh });
   }
 
   show(_picture: Picture | undefined): void {
+    this.#vblank?.cancel();
     this.#complete();
   }
 
   flip(_picture: Picture, onFlipped: () => void): void {
-    if (this.#periodMs === undefined) {
-      onFlipped();
-      return;
-    }
     this.#onFlipped = onFlipped;
-    // Never twice in one period, though a timer may fire a little early.
-    const nowMs = this.#runtime.nowMs();
-    this.#refresh = Math.max(Math.floor(nowMs / this.#periodMs), this.#refresh) + 1;
-    const delayMs = this.#refresh * this.#periodMs - nowMs;
-    this.#timer = this.#runtime.after(delayMs, () => this.#complete());
+    if (this.#vblank) this.#vblank.schedule();
+    else this.#complete();
   }
 
   async retire(_picture: Picture): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#timer?.cancel();
+    this.#vblank?.cancel();
   }
 
   #complete(): void {
-    this.#timer?.cancel();
     const onFlipped = this.#onFlipped;
     this.#onFlipped = undefined;
     onFlipped?.();
