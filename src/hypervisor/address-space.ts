@@ -9,8 +9,11 @@
 import type { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
 
-/** Closed windows of one domain whose views may still exist; a bound on addresses, not on memory. */
-const MAX_PARKED_WINDOWS = 8192;
+/**
+ * Windows of one domain, open or closed and still looked at: each takes entries of this process's memory
+ * map, which all domains share (vm.max_map_count, 65530 by default).
+ */
+const MAX_WINDOWS = 8192;
 
 export interface Window {
   readonly id: number;
@@ -46,14 +49,14 @@ export class AddressSpace {
     return this.#parked.size;
   }
 
-  /** @throws SysError ENOMEM when too many closed windows are still looked at */
+  /** Asks for room for one more window. @throws SysError ENOMEM */
   reserve(): void {
-    if (this.#parked.size < MAX_PARKED_WINDOWS) return;
+    if (this.#windows.size + this.#parked.size < MAX_WINDOWS) return;
     throw new SysError({
       call: 'mmap',
       errnoName: 'ENOMEM',
-      context: `${this.#parked.size} closed windows are still looked at by their domain`,
-      remedy: 'let the garbage collector of the guest see that its views are gone',
+      context: `${this.#windows.size} windows are open and ${this.#parked.size} closed ones still looked at`,
+      remedy: 'share and map more pages at a time, and let go of closed views',
     });
   }
 

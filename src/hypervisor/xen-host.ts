@@ -87,18 +87,27 @@ export class XenHost implements AsyncDisposable {
     });
   }
 
-  /** Creates a guest and starts its code in a thread of its own. @throws SysError */
+  /**
+   * Creates a guest and starts its code in a thread of its own.
+   * @throws SysError
+   * @throws DataCloneError (DOMException) when the arguments cannot be cloned
+   */
   async startGuestWorker(config: GuestWorkerConfig): Promise<Guest> {
     const { guest, domain } = await this.#create(config, { otherThread: true });
-    guest.runsIn(
-      new GuestThread({
-        world: this.hypervisor,
-        domain,
-        module: config.module,
-        arguments: config.arguments,
-        log: this.#runtime.log,
-      }),
-    );
+    try {
+      guest.runsIn(
+        new GuestThread({
+          world: this.hypervisor,
+          domain,
+          module: config.module,
+          arguments: config.arguments,
+          log: this.#runtime.log,
+        }),
+      );
+    } catch (error) {
+      await guest.destroy();
+      throw error;
+    }
     return guest;
   }
 

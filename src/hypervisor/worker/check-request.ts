@@ -36,7 +36,7 @@ const CHECKS: Checks = {
   closePort: ({ port }) => ({ port: integer(port) as HypercallRequest<'closePort'>['port'] }),
   shutdown: ({ reason }) => {
     if (reason === 'poweroff' || reason === 'reboot' || reason === 'crash') return { reason };
-    throw malformed(`a shutdown for ${String(reason)}`);
+    throw malformed(`a shutdown for ${describe(reason)}`);
   },
 };
 
@@ -46,7 +46,7 @@ export function checkMessage(message: unknown): CallMessage | DroppedMessage {
   const { call, id, request, dropped } = fields;
   if (dropped !== undefined) return { dropped: windows(dropped) };
   if (typeof call !== 'string' || !Object.hasOwn(CHECKS, call)) {
-    throw malformed(`no hypercall: ${String(call)}`);
+    throw malformed(`no hypercall: ${describe(call)}`);
   }
   return { call: call as HypercallName, id: integer(id), request };
 }
@@ -63,16 +63,22 @@ function malformed(detail: string): ProtocolViolation {
   return new ProtocolViolation('malformed-hypercall', 'XEN_EINVAL', detail);
 }
 
+/** For a message: never calls into what the guest made, and is never long. */
+function describe(value: unknown): string {
+  if (typeof value === 'number') return `${value}`;
+  return typeof value === 'string' ? JSON.stringify(value.slice(0, 32)) : `a ${typeof value}`;
+}
+
 function object(value: unknown): Fields {
   if (typeof value === 'object' && value !== null) return value as Fields;
-  throw malformed(`a ${typeof value} where an object belongs`);
+  throw malformed(`${describe(value)} where an object belongs`);
 }
 
 function integer(value: unknown, { min = 0, max = U32_MAX } = {}): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
     return value;
   }
-  throw malformed(`${String(value)} where a number from ${min} to ${max} belongs`);
+  throw malformed(`${describe(value)} where a number from ${min} to ${max} belongs`);
 }
 
 function domainNumber(value: unknown): number {
@@ -81,7 +87,7 @@ function domainNumber(value: unknown): number {
 
 function boolean(value: unknown): boolean {
   if (typeof value === 'boolean') return value;
-  throw malformed(`a ${typeof value} where a boolean belongs`);
+  throw malformed(`${describe(value)} where a boolean belongs`);
 }
 
 /** A private copy: the array may lie in memory that the guest shares with us. */

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MachineMemory } from '../../src/hypervisor/machine-memory.ts';
+import { Mapping } from '../../src/posix/mapping.ts';
+import { SysError } from '../../src/runtime/errors.ts';
+import { DOM0 } from '../../src/xen/ids.ts';
+import { onMachine } from './world.ts';
+
+const noMemory = (error: unknown) => error instanceof SysError && error.errnoName === 'ENOMEM';
+
+/** What mmap says at vm.max_map_count. */
+function refuse(): never {
+  throw new SysError({ call: 'mmap', errnoName: 'ENOMEM', context: 'as the test wants' });
+}
+
+test('G2: when the system refuses the n-th mmap of a mapping, everything before it is undone', (context) =>
+  onMachine(async ({ dom0, guest, hypervisor }) => {
+    const alice = guest('alice');
+    const shared = await alice.grants.share({ domid: DOM0, pages: 20, writable: true });
+    const refs = [...shared.refs].reverse();
+    for (const fails of [0, 1, 7, 19]) {
+      let calls = 0;
+      const { place } = Mapping.prototype;
+      const mocked = context.mock.method(
+        Mapping.prototype,
+        'place',
+        function (this: Mapping, ...args: Parameters<typeof place>) {
+          return calls++ === fails ? refuse() : place.apply(this, args);
+        },
+      );
+      const mapping = dom0.foreign.map({ domid: alice.domid, refs, writable: true });
+      await assert.rejects(mapping, noMemory);
+      mocked.mock.restore();
+      const [zero, one] = hypervisor.books().domains;
+      assert.deepEqual([zero!.maptrackUsed, zero!.windows, one!.grantsMapped], [0, 0, 0]);
+    }
+    const mapping = await dom0.foreign.map({ domid: alice.domid, refs, writable: true });
+    assert.equal(mapping.pages, 20);
+  }));
+
+test('G2: when the system refuses to show new pages, nobody has them', (context) =>
+  onMachine(async ({ guest, hypervisor }) => {
+    const alice = guest('alice');
+    const free = hypervisor.memory.freeFrames;
+    const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+    const request = { domid: DOM0, pages: 20, writable: true };
+    await assert.rejects(alice.grants.share(request), noMemory);
+    await assert.rejects(alice.grants.share({ ...request, pages: 600 }), noMemory);
+    assert.throws(() => hypervisor.createDomain({ name: 'unlucky' }), noMemory);
+    mocked.mock.restore();
+    assert.equal(hypervisor.memory.freeFrames, free);
+    await alice.grants.share({ ...request, pages: 600 });
+  }));
+
+test('windows are bounded for each domain, and closing some makes room', () =>
+  onMachine(async ({ dom0, guest }) => {
+    const alice = guest('alice', { maxGrantFrames: 64 });
+    const request = { domid: DOM0, pages: 1, writable: false };
+    const shared = await alice.grants.share(request);
+    const map = () => dom0.foreign.map({ domid: alice.domid, refs: shared.refs, writable: false });
+    const own = await Promise.all(
+      Array.from({ length: 8192 }, () => dom0.grants.share({ ...request, domid: alice.domid })),
+    );
+    await assert.rejects(map(), noMemory);
+    await assert.rejects(dom0.grants.share({ ...request, domid: alice.domid }), noMemory);
+    await own.pop()![Symbol.asyncDispose]();
+    await map();
+  }));

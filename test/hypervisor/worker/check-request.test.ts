@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { checkMessage, checkRequest } from '../../../src/hypervisor/worker/check-request.ts';
+import { ProtocolViolation } from '../../../src/runtime/errors.ts';
+
+const malformed = (error: unknown) =>
+  error instanceof ProtocolViolation && error.reason === 'malformed-hypercall';
+
+test('whatever a guest sends is a hypercall or a violation, never anything else', () => {
+  const noise = fc.anything({ withTypedArray: true, withBigInt: true, withNullPrototype: true });
+  const call = fc.record({
+    call: fc.oneof(
+      fc.constantFrom('populate', 'mapGrants', 'decrease', 'closePort', 'shutdown'),
+      fc.constantFrom('__proto__', 'constructor', 'toString'),
+      fc.string(),
+    ),
+    id: fc.oneof(fc.nat(), noise),
+    request: fc.oneof(noise, fc.dictionary(fc.constantFrom('pages', 'refs', 'domid'), noise)),
+  });
+  fc.assert(
+    fc.property(fc.oneof(noise, call), (message) => {
+      try {
+        const checked = checkMessage(message);
+        if ('call' in checked) checkRequest(checked.call, checked.request);
+      } catch (error) {
+        assert(malformed(error), String(error));
+      }
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test('numbers out of range, arrays of any other kind, and batches without end are refused', () => {
+  const refused: [Parameters<typeof checkRequest>[0], unknown][] = [
+    ['populate', { pages: 0 }],
+    ['populate', { pages: 1.5 }],
+    ['populate', { pages: Number.NaN }],
+    ['populate', { pages: 2 ** 32 }],
+    ['populate', { pages: '1' }],
+    ['populate', null],
+    ['decrease', { frames: [1, 2] }],
+    ['decrease', { frames: new Uint32Array(0) }],
+    ['decrease', { frames: new Uint32Array(64 * 1024 + 1) }],
+    ['mapGrants', { domid: 0x7ff0, refs: Uint32Array.of(8), writable: true }],
+    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: 1 }],
+    ['allocUnbound', { remote: -1 }],
+    ['closePort', {}],
+    ['shutdown', { reason: 'suspend' }],
+  ];
+  for (const [name, request] of refused) {
+    assert.throws(() => checkRequest(name, request), malformed, `${name}`);
+  }
+});
+
+test('refs in memory that the guest shares are copied before they are used', () => {
+  const refs = new Uint32Array(new SharedArrayBuffer(8));
+  refs.set([8, 9]);
+  const checked = checkRequest('mapGrants', { domid: 0, refs, writable: false });
+  refs.set([1, 1]);
+  assert.deepEqual([...checked.refs], [8, 9]);
+});
