@@ -44,14 +44,9 @@ export class GuestThread {
     this.#log = log;
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
+    this.#worker = this.#start(module, { port: port2, args });
     port1.on('message', (message: unknown) => this.#receive(message));
     port1.on('messageerror', (error) => this.#crash(error));
-    const workerData = this.#startInfo(port2, args);
-    this.#worker = new Worker(module, {
-      workerData,
-      transferList: [port2],
-      name: domain.name,
-    });
     this.ended = new Promise((resolve) => {
       this.#worker.on('error', (error) => this.#crash(error));
       this.#worker.on('exit', () => {
@@ -63,6 +58,19 @@ export class GuestThread {
       upcall: () => this.#post(WAKE_UP),
       stopped: () => void this.#worker.terminate(),
     };
+  }
+
+  /** @throws DataCloneError when the arguments cannot be cloned */
+  #start(module: URL, { port, args }: { port: MessagePort; args: unknown }): Worker {
+    const { name } = this.#domain;
+    try {
+      const workerData = this.#startInfo(port, args);
+      return new Worker(module, { workerData, transferList: [port], name });
+    } catch (error) {
+      // An open port would keep the process alive.
+      this.#port.close();
+      throw error;
+    }
   }
 
   #startInfo(hypervisor: MessagePort, args: unknown): StartInfo {

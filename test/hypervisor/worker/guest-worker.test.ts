@@ -1,35 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { leakReport } from '../../../src/hypervisor/books.ts';
 import type { Guest } from '../../../src/hypervisor/guest.ts';
-import { XenHost } from '../../../src/hypervisor/xen-host.ts';
-import { systemRuntime, until } from '../../../src/runtime/runtime.ts';
+import type { XenHost } from '../../../src/hypervisor/xen-host.ts';
 import { DriverPlayer } from '../ping-pong.ts';
+import { eventually, onHost } from './host.ts';
 import type { PlayerArguments } from './player-guest.ts';
 
 const module = new URL('./player-guest.js', import.meta.url);
 const FOR_EVER = 1_000_000_000;
-
-/** A host on the real clock whose books must be empty when the guests of `body` are gone. */
-async function onHost(body: (host: XenHost) => Promise<void>): Promise<void> {
-  const host = await XenHost.start({ runtime: systemRuntime() });
-  const empty = host.hypervisor.memory.freeFrames;
-  await body(host);
-  assert.deepEqual(host.guests, []);
-  // Pages that dom0 wanted back while a guest still mapped them are tried again at their own pace.
-  const condition = () => leakReport(host.hypervisor.books()).length === 0;
-  await until(systemRuntime(), condition, { what: 'dom0 got back what it had lent' });
-  assert.equal(host.hypervisor.memory.freeFrames, empty);
-  await host[Symbol.asyncDispose]();
-}
 
 function start(host: XenHost, args: PlayerArguments, name = 'player'): Promise<Guest> {
   return host.startGuestWorker({ name, module, arguments: args });
 }
 
 function hits(player: DriverPlayer, count: number): Promise<void> {
-  const condition = () => player.hits >= count;
-  return until(systemRuntime(), condition, { what: `${count} hits`, timeoutMs: 60_000 });
+  return eventually(() => player.hits >= count, `${count} hits`);
 }
 
 test('a guest in a worker: memory both ways, events to and fro, an orderly end, empty books', () =>

@@ -1,18 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { leakReport } from '../../../src/hypervisor/books.ts';
-import { XenHost } from '../../../src/hypervisor/xen-host.ts';
-import { systemRuntime, until } from '../../../src/runtime/runtime.ts';
 import { DOM0 } from '../../../src/xen/ids.ts';
+import { eventually, onHost } from './host.ts';
 
 const module = new URL('./hostile-guest.js', import.meta.url);
-
-async function onHost(body: (host: XenHost) => Promise<void>): Promise<void> {
-  const host = await XenHost.start({ runtime: systemRuntime() });
-  await body(host);
-  assert.deepEqual(leakReport(host.hypervisor.books()), []);
-  await host[Symbol.asyncDispose]();
-}
 
 test('a message that is no hypercall crashes the guest that sent it', () =>
   onHost(async (host) => {
@@ -55,7 +46,7 @@ test('hypercalls that name what is not ours are refused, and the guest goes on',
     const guest = await host.startGuestWorker({ name: 'hostile', module, arguments: messages });
     const booked = () => host.hypervisor.books().domains.find(({ domid }) => domid === guest.domid);
     const populated = () => (booked()?.frames ?? 0) >= 8 || booked()?.state !== 'running';
-    await until(systemRuntime(), populated, { what: 'the last call is done' });
+    await eventually(populated, 'the last call is done');
     assert.deepEqual(booked()?.state, 'running');
     assert.equal(booked()?.maptrackUsed, 0);
     assert.equal(host.hypervisor.memory.ownedBy(DOM0), 4);
