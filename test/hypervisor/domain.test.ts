@@ -240,3 +240,15 @@ test('scattered frames show as one view', () =>
     },
     { machineFrames: 300 },
   ));
+
+test('a domain that maps its own grants is destroyed like any other', () =>
+  onMachine(async ({ guest, hypervisor }) => {
+    const alice = guest('alice');
+    const { domid } = alice;
+    const shared = await alice.grants.share({ domid, pages: 2, writable: true });
+    const mapping = await alice.foreign.map({ domid, refs: shared.refs, writable: true });
+    shared.bytes[0] = 5;
+    assert.equal(mapping.bytes[0], 5);
+    hypervisor.destroy(domid);
+    assert.equal(hypervisor.domain(domid), undefined);
+  }));
