@@ -1,7 +1,9 @@
 // The daemon in dom0, started and stopped by the lab, and a client of its HTTP API over QEMU's forwarded
 // port: what somebody outside would write against the contract in the documentation.
+import { Agent } from 'node:http';
 import { until } from '../src/runtime/runtime.ts';
 import type { Dom0 } from './dom0.ts';
+import { ask } from './http.ts';
 import { DAEMON_PORT, type Machine } from './machine.ts';
 import { DAEMON_MAIN, deployDaemon } from './payload.ts';
 
@@ -59,19 +61,20 @@ export async function stopDaemonIfRunning(dom0: Dom0): Promise<void> {
 /** The daemon that runs in a machine's dom0. */
 export class Daemon {
   readonly dom0: Dom0;
-  /** Where it can be reached on this machine. */
-  readonly origin: string;
   readonly token: string;
+  /** Of this machine's loopback. */
+  readonly #port: number;
+  readonly #agent = new Agent({ keepAlive: true });
 
   private constructor(dom0: Dom0, port: number, token: string) {
     this.dom0 = dom0;
-    this.origin = `http://127.0.0.1:${port}`;
+    this.#port = port;
     this.token = token;
   }
 
   /** The address to open in a browser. */
   get url(): string {
-    return `${this.origin}/?token=${this.token}`;
+    return `http://127.0.0.1:${this.#port}/?token=${this.token}`;
   }
 
   /**
@@ -117,7 +120,7 @@ export class Daemon {
   }
 
   async status(): Promise<Status> {
-    return (await this.#ask('/api/status')).json() as Promise<Status>;
+    return JSON.parse((await this.#ask('/api/status')).toString('utf8')) as Status;
   }
 
   /** The guest of this domid as the daemon sees it now. */
@@ -126,17 +129,12 @@ export class Daemon {
   }
 
   /** The picture on a screen now, as PNG. */
-  async png(domid: number, connector: number): Promise<Buffer> {
-    const answer = await this.#ask(`/api/guests/${domid}/displays/${connector}.png`);
-    return Buffer.from(await answer.arrayBuffer());
+  png(domid: number, connector: number): Promise<Buffer> {
+    return this.#ask(`/api/guests/${domid}/displays/${connector}.png`);
   }
 
   async input(domid: number, events: readonly InputEvent[]): Promise<void> {
-    await this.#ask(`/api/guests/${domid}/input`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(events),
-    });
+    await this.#ask(`/api/guests/${domid}/input`, events);
   }
 
   async #serves(): Promise<boolean> {
@@ -148,11 +146,21 @@ export class Daemon {
     );
   }
 
-  async #ask(path: string, init: RequestInit = {}): Promise<Response> {
-    const headers = { ...init.headers, authorization: `Bearer ${this.token}` };
-    const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
-    const answer = await fetch(`${this.origin}${path}`, { ...init, headers, signal });
-    if (!answer.ok) throw new Error(`${path} answers ${answer.status}: ${await answer.text()}`);
-    return answer;
+  async #ask(path: string, events?: readonly InputEvent[]): Promise<Buffer> {
+    const { status, body } = await ask(this.dom0.runtime, {
+      port: this.#port,
+      agent: this.#agent,
+      path,
+      timeoutMs: REQUEST_TIMEOUT_MS,
+      headers: {
+        authorization: `Bearer ${this.token}`,
+        ...(events ? { 'content-type': 'application/json' } : {}),
+      },
+      ...(events
+        ? { method: 'POST', body: Buffer.from(JSON.stringify(events)) }
+        : { method: 'GET' }),
+    });
+    if (status >= 300) throw new Error(`${path} answers ${status}: ${body.toString('utf8')}`);
+    return body;
   }
 }

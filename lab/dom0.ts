@@ -1,5 +1,5 @@
 // dom0 from outside: a typed client of the lab's agent there (agent/protocol.ts).
-import { Agent, type IncomingMessage, request } from 'node:http';
+import { Agent } from 'node:http';
 import type { Runtime } from '../src/runtime/runtime.ts';
 import {
   type GuestRunRequest,
@@ -8,6 +8,7 @@ import {
   type StartRequest,
   TOKEN_HEADER,
 } from './agent/protocol.ts';
+import { ask } from './http.ts';
 
 const RUN_TIMEOUT_MS = 60_000;
 /** Short, as what is sent before dom0's network is up is lost. */
@@ -149,39 +150,19 @@ export class Dom0 {
     return JSON.parse((await this.#ask(question)).toString('utf8')) as T;
   }
 
-  #ask({ method, path, body, timeoutMs }: Question): Promise<Buffer> {
+  async #ask(question: Question): Promise<Buffer> {
     const { agentPort, token, runtime, lastWords } = this.#options;
-    return new Promise((resolve, reject) => {
-      const asked = request(
-        {
-          host: '127.0.0.1',
-          port: agentPort,
-          method,
-          path,
-          agent: this.#agent,
-          headers: { [TOKEN_HEADER]: token, 'content-length': body?.length ?? 0 },
-        },
-        (response) => {
-          collect(response).then(resolve, reject);
-        },
-      );
-      const timer = runtime.after(timeoutMs, () => {
-        asked.destroy(new Error(`dom0 did not answer ${method} ${path}; it said:\n${lastWords()}`));
-      });
-      asked.on('error', reject);
-      asked.on('close', () => timer.cancel());
-      asked.end(body);
+    const { status, body } = await ask(runtime, {
+      ...question,
+      port: agentPort,
+      agent: this.#agent,
+      headers: { [TOKEN_HEADER]: token },
+    }).catch((error: Error) => {
+      throw new Error(`dom0: ${error.message}; it said:\n${lastWords()}`);
     });
+    if (status < 300) return body;
+    const text = body.toString('utf8');
+    const { error } = JSON.parse(text) as { error?: string };
+    throw new Error(`the agent in dom0 says: ${error ?? text}`);
   }
-}
-
-/** The body of an answer of the agent's. @throws with the agent's words when it is an error */
-async function collect(response: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of response) chunks.push(chunk as Buffer);
-  const body = Buffer.concat(chunks);
-  if ((response.statusCode ?? 0) < 300) return body;
-  const text = body.toString('utf8');
-  const { error } = JSON.parse(text) as { error?: string };
-  throw new Error(`the agent in dom0 says: ${error ?? text}`);
 }

@@ -105,6 +105,6 @@ export class HostWatch {
   }
 
   #noteXenLog(text: string): void {
-    this.#xenComplaints.push(...text.split('\n').filter((line) => line.startsWith('(XEN) ')));
+    this.#xenComplaints.push(...text.split('\n').filter((line) => /^\(XEN\) ./.test(line)));
   }
 }

@@ -54,7 +54,6 @@ export async function deployDaemon(dom0: Dom0): Promise<void> {
   await dom0.writeFile(`${folder}/package.json`, readFileSync(`${REPOSITORY}package.json`));
   await dom0.writeFile(DAEMON_MAIN, bundle(ENTRY));
   for (const name of readdirSync(PAGE_FOLDER)) {
-    if (name.endsWith('.map')) continue;
     await dom0.writeFile(`${folder}/dist/web/${name}`, readFileSync(`${PAGE_FOLDER}/${name}`));
   }
 }

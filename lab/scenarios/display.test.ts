@@ -6,8 +6,9 @@ import { attach } from '../attached.ts';
 import { Daemon } from '../daemon.ts';
 import { type Connector, Guest } from '../guest.ts';
 import { type HostCounts, HostWatch } from '../host.ts';
-import { type PaintFormat, paintedRgba } from '../pattern.ts';
-import { decodePng, difference, frameNumber } from '../picture.ts';
+import type { PaintFormat } from '../pattern.ts';
+import { decodePng, frameNumber } from '../picture.ts';
+import { assertShown, paint } from './screen.ts';
 
 const CONNECTORS: readonly Connector[] = [
   { id: 'small', width: 640, height: 480 },
@@ -33,16 +34,14 @@ before(async () => {
 });
 after(() => machine.dom0.close());
 
-for (const [index, { width, height }] of CONNECTORS.entries()) {
+for (const [connector, { width, height }] of CONNECTORS.entries()) {
   for (const format of ['XR24', 'RG16'] satisfies PaintFormat[]) {
     test(`the API returns exactly what the guest draws: ${format}, ${width}x${height}`, async () => {
-      const seed = 1000 * index + (format === 'XR24' ? 1 : 2);
-      const paint = await guest.start('paint', index, format, seed);
-      await paint.waitForLines(1, SHOWN_TIMEOUT_MS);
-      const seen = decodePng(await daemon.png(guest.domid, index));
-      const wanted = { width, height, rgba: paintedRgba({ width, height, format, seed }) };
-      assert.equal(difference(seen, wanted), undefined);
-      await paint.stop();
+      const seed = 1000 * connector + (format === 'XR24' ? 1 : 2);
+      const painting = { connector, format, seed, width, height };
+      const program = await paint(guest, painting);
+      await assertShown(daemon, guest, painting);
+      await program.stop();
     });
   }
 }

@@ -1,0 +1,31 @@
+// What several scenarios do with a guest's screen: draw on it, and see that the API shows just that.
+import assert from 'node:assert/strict';
+import type { Daemon } from '../daemon.ts';
+import type { Guest, GuestProgram } from '../guest.ts';
+import { type PaintFormat, paintedRgba } from '../pattern.ts';
+import { decodePng, difference } from '../picture.ts';
+
+const SHOWN_TIMEOUT_MS = 60_000;
+
+export interface Painting {
+  readonly connector: number;
+  readonly format: PaintFormat;
+  readonly seed: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Paints in the guest, and resolves with the program, which goes on showing, once it is shown. */
+export async function paint(guest: Guest, painting: Painting): Promise<GuestProgram> {
+  const program = await guest.start('paint', painting.connector, painting.format, painting.seed);
+  await program.waitForLines(1, SHOWN_TIMEOUT_MS);
+  return program;
+}
+
+/** Checks that the API returns exactly what was painted. @throws AssertionError that names a pixel */
+export async function assertShown(daemon: Daemon, guest: Guest, painting: Painting): Promise<void> {
+  const { width, height, connector } = painting;
+  const seen = decodePng(await daemon.png(guest.domid, connector));
+  const wanted = { width, height, rgba: paintedRgba(painting) };
+  assert.equal(difference(seen, wanted), undefined);
+}
