@@ -10,11 +10,7 @@ import { type HostCounts, HostWatch } from '../host.ts';
 import { assertShown, type Painting, paint } from './screen.ts';
 
 const SIZE = { width: 640, height: 480 };
-const CONFIG = {
-  name: 'phoenix',
-  connectors: [{ id: 'phoenix', ...SIZE }],
-  keyboard: { absolute: SIZE },
-};
+const CONFIG = { connectors: [{ id: 'screen', ...SIZE }], keyboard: { absolute: SIZE } };
 const BACK_TIMEOUT_MS = 120_000;
 const POLL_INTERVAL_MS = 500;
 const DRIVER = '/sys/bus/xen/drivers/vdispl';
@@ -27,6 +23,7 @@ let guest: Guest;
 let served: HostCounts;
 let connected: HostCounts;
 let seed = 0;
+let guests = 0;
 
 function nextPainting(): Painting {
   return { connector: 0, format: 'XR24', seed: ++seed, ...SIZE };
@@ -50,14 +47,19 @@ async function drawAndSee(): Promise<void> {
   await program.stop();
 }
 
+async function newGuest(): Promise<Guest> {
+  guest = await Guest.create(machine.dom0, { name: `phoenix${guests++}`, ...CONFIG });
+  await guest.booted();
+  await screenIsBack();
+  return guest;
+}
+
 before(async () => {
   await machine.reset();
   await host.complaints();
   daemon = await Daemon.start(machine);
   served = await host.counts();
-  guest = await Guest.create(machine.dom0, CONFIG);
-  await guest.booted();
-  await screenIsBack();
+  guest = await newGuest();
   await drawAndSee();
   connected = await host.counts();
 });
@@ -65,18 +67,6 @@ after(() => machine.dom0.close());
 
 test('driver unbind and bind: the screen is back', async () => {
   for (const action of ['unbind', 'bind']) await guest.shell(`echo vdispl-0 >${DRIVER}/${action}`);
-  await screenIsBack();
-  await drawAndSee();
-  await host.settled(connected);
-});
-
-test('driver unbind while it shows a picture: the picture and what it held are gone', async () => {
-  const program = await paint(guest, nextPainting());
-  await guest.shell(`echo vdispl-0 >${DRIVER}/unbind`);
-  const [status] = (await daemon.status()).guests.filter(({ domid }) => domid === guest.domid);
-  assert.deepEqual(status?.displays, []);
-  await program.stop();
-  await guest.shell(`echo vdispl-0 >${DRIVER}/bind`);
   await screenIsBack();
   await drawAndSee();
   await host.settled(connected);
@@ -122,15 +112,27 @@ test('xl destroy in mid-flip leaves nothing behind', async () => {
   assert.deepEqual((await daemon.status()).guests, []);
 });
 
-test('a new guest of the same name has its screen, and shuts down in order', async () => {
-  guest = await Guest.create(machine.dom0, CONFIG);
-  await guest.booted();
-  await screenIsBack();
+test('a new guest has its screen, and shuts down in order', async () => {
+  guest = await newGuest();
   const program = await paint(guest, nextPainting());
   assert.equal(await program.running(), true);
   await guest.shutdown();
   await host.settled(served);
   assert.deepEqual((await daemon.status()).guests, []);
+});
+
+// Linux 6.12's driver follows a null pointer when the program that held its device ends after this
+// (dbuf_free): the guest is of no use then, but nobody else may notice.
+test('a driver unbound while it shows a picture, in a guest that is then destroyed: nothing is held', async () => {
+  guest = await newGuest();
+  await paint(guest, nextPainting());
+  await guest.shell(`echo vdispl-0 >${DRIVER}/unbind`);
+  assert.deepEqual((await daemon.guest(guest.domid))?.displays, []);
+  await guest.destroy();
+  await host.settled(served);
+});
+
+test('the daemon ends in order at last, and neither Xen nor the kernel complained of anything', async () => {
   await daemon.stop();
   assert.deepEqual(await host.complaints(), []);
 });
