@@ -14,7 +14,7 @@ export interface Connector {
 
 /** The guest's PV keyboard and pointer, as libxl writes it for the backend. */
 export interface Keyboard {
-  /** The size of an absolute pointer's area; relative moves only when left out. */
+  /** The size of an absolute pointer's area; the backend chooses when left out (xl cannot refuse it). */
   readonly absolute?: { readonly width: number; readonly height: number };
   readonly touch?: { readonly width: number; readonly height: number; readonly contacts: number };
 }
@@ -28,6 +28,8 @@ export interface GuestConfig {
   /** Whether the backend allocates the display's buffers. */
   readonly backendAllocates?: boolean;
   readonly keyboard?: Keyboard;
+  /** Stays paused until unpause(): for nodes that `xl` cannot write. */
+  readonly paused?: boolean;
   /** Kernel modules loaded at boot; all that the image has when left out. */
   readonly modules?: readonly string[];
 }
@@ -129,10 +131,9 @@ export class GuestProgram {
 
   /** Resolves with the lines when there are at least `count`. */
   async waitForLines<T>(count: number, timeoutMs: number): Promise<T[]> {
-    let lines: T[] = [];
+    // The console is slow: the lines are counted in the guest, and fetched once.
     const enough = async () => {
-      lines = await this.lines<T>();
-      if (lines.length >= count) return true;
+      if (Number(await this.#guest.shell(`wc -l <${this.#output}`)) >= count) return true;
       if (!(await this.running())) {
         throw new Error(`the program ended too early; it said: ${await this.output()}`);
       }
@@ -143,7 +144,7 @@ export class GuestProgram {
       timeoutMs,
       intervalMs: POLL_INTERVAL_MS,
     });
-    return lines;
+    return this.lines<T>();
   }
 
   async running(): Promise<boolean> {
@@ -191,9 +192,15 @@ export class Guest {
   static async create(dom0: Dom0, config: GuestConfig): Promise<Guest> {
     const path = `/run/guests/${config.name}.cfg`;
     await dom0.writeFile(path, xlConfig(config));
-    await dom0.output(['xl', 'create', path], CREATE_TIMEOUT_MS);
+    const options = config.paused ? ['-p'] : [];
+    await dom0.output(['xl', 'create', ...options, path], CREATE_TIMEOUT_MS);
     const domid = Number(await dom0.output(['xl', 'domid', config.name]));
     return new Guest(dom0, config.name, domid);
+  }
+
+  /** Lets a guest run that was created paused. */
+  async unpause(): Promise<void> {
+    await this.dom0.output(['xl', 'unpause', `${this.domid}`]);
   }
 
   /** Resolves when the guest's init answers. */

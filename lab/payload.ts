@@ -49,7 +49,9 @@ export async function probe<T>(dom0: Dom0, name: string, ...args: string[]): Pro
 
 /** Puts the daemon as it is built now into dom0. @throws when it is not built */
 export async function deployDaemon(dom0: Dom0): Promise<void> {
-  if (!existsSync(ENTRY)) throw new Error(`${ENTRY} is not there: build first (npm run build)`);
+  for (const path of [ENTRY, PAGE_FOLDER]) {
+    if (!existsSync(path)) throw new Error(`${path} is not there: build first (npm run build)`);
+  }
   const folder = DOM0_PATHS.daemon;
   await dom0.writeFile(`${folder}/package.json`, readFileSync(`${REPOSITORY}package.json`));
   await dom0.writeFile(DAEMON_MAIN, bundle(ENTRY));
