@@ -1,7 +1,7 @@
 // Who may do what with a node (docs/misc/xenstore.txt of the Xen tree, GET_PERMS): the first entry of a list names the
 // owner, who may do everything, and what everyone may who is not listed; the others are for one domain each.
 
-import type { DomId } from '../../xen/ids.ts';
+import { DOM0, type DomId } from '../../xen/ids.ts';
 import type { XenstorePermission } from '../../xen/xenstore.ts';
 
 /** Never empty. */
@@ -36,9 +36,10 @@ export function inherited(parent: Permissions, caller: Caller): Permissions {
   return [{ ...owner, domid: caller.domid }, ...others];
 }
 
-/** The list without what it says about a domain that is gone; owners are the caller's to handle. */
+/** The list without a domain that is gone: what it owned is the control domain's, its entries are dropped. */
 export function withoutDomain(permissions: Permissions, domid: DomId): Permissions {
+  if (!permissions.some((entry) => entry.domid === domid)) return permissions;
   const [owner, ...others] = permissions;
-  if (!others.some((entry) => entry.domid === domid)) return permissions;
-  return [owner, ...others.filter((entry) => entry.domid !== domid)];
+  const heir = owner.domid === domid ? { ...owner, domid: DOM0 } : owner;
+  return [heir, ...others.filter((entry) => entry.domid !== domid)];
 }

@@ -99,14 +99,16 @@ export class Store implements View {
 
   /**
    * Removes the nodes that a domain owns (XSA-419), and its entries in the permissions of others, so that the next
-   * domain of that number does not inherit them (XSA-322). Watches hear of the removals alone.
+   * domain of that number does not inherit them (XSA-322). Watches hear of the removals alone. The root
+   * stays: the control domain owns it then.
    */
   forgetDomain(domid: DomId): void {
     const mutations: Mutation[] = [];
-    const isOwned = ({ permissions }: StoreNode) => permissions[0].domid === domid;
-    for (const [path, node] of walk('/', this.root, (node) => !isOwned(node))) {
+    const { root } = this;
+    const goes = (node: StoreNode) => node !== root && node.permissions[0].domid === domid;
+    for (const [path, node] of walk('/', root, (node) => !goes(node))) {
       const permissions = withoutDomain(node.permissions, domid);
-      if (isOwned(node)) mutations.push({ kind: 'remove', path });
+      if (goes(node)) mutations.push({ kind: 'remove', path });
       else if (permissions !== node.permissions) {
         mutations.push({ kind: 'permissions', path, permissions });
       }

@@ -10,11 +10,11 @@ import { domId } from '../../../src/xen/ids.ts';
 import { bytePipe } from '../../../src/xen/pipe.ts';
 import { XenstoreRing } from '../../../src/xen/xenstore-ring.ts';
 import { encodeMessage } from '../../../src/xen/xenstore-wire.ts';
-import { RawClient, World } from './world.ts';
+import { World } from './world.ts';
 
 /** What is left must still work, and its books must be right. */
 async function checkAlive(world: World): Promise<void> {
-  const dom0 = new RawClient(world, 0);
+  const dom0 = world.raw(0);
   assert.equal(await world.run(dom0.ask(XS_CONTROL, 'check\0')), 'OK\0');
   await world.run(dom0.ok(11, '/alive\0yes'));
   assert.equal(await world.run(dom0.ask(2, '/alive\0')), 'yes');
@@ -135,7 +135,7 @@ test('a guest that never takes its replies is not served on, and what waits for 
 test('watch events that are not taken are merged, and cost the connection when they are too many', async () => {
   const world = new World(2);
   const { runtime, server } = world;
-  const dom0 = new RawClient(world, 0);
+  const dom0 = world.raw(0);
   server.introduceDomain(domId(5));
   const [channel, serverEnd] = bytePipe(runtime);
   let over = false;
@@ -167,9 +167,9 @@ test('watch events that are not taken are merged, and cost the connection when t
 
 test('a transaction that writes one node over and over holds no more than the node', async () => {
   const world = new World(3);
-  const guest = new RawClient(world, 5);
+  const guest = world.raw(5);
   const { store } = world.server;
-  await world.run(new RawClient(world, 0).ok(14, '/\0', 'n5\0'));
+  await world.run(world.raw(0).ok(14, '/\0', 'n5\0'));
   const transaction = store.begin(1024);
   const context = {
     view: transaction,
@@ -190,7 +190,7 @@ test('a transaction that writes one node over and over holds no more than the no
 
 test('a path of a thousand components is refused, missed or made without walking it over and over', async () => {
   const world = new World(4);
-  const dom0 = new RawClient(world, 0);
+  const dom0 = world.raw(0);
   const deep = '/d'.repeat(1500);
   assert.equal(await world.run(dom0.ask(2, `${deep}\0`)), 'ENOENT\0');
   await world.run(dom0.ok(12, `${deep}\0`));

@@ -14,9 +14,12 @@ import {
   XS_WATCH,
 } from '../../../src/abi/xs-wire.ts';
 import { DEFAULT_QUOTAS } from '../../../src/hypervisor/xenstored/quotas.ts';
+import { type IntroduceRequest, Xenstored } from '../../../src/hypervisor/xenstored/server.ts';
 import { SysError } from '../../../src/runtime/errors.ts';
+import { VirtualRuntime } from '../../../src/runtime/virtual.ts';
 import { domId } from '../../../src/xen/ids.ts';
-import type { XenstorePermission } from '../../../src/xen/xenstore.ts';
+import { bytePipe } from '../../../src/xen/pipe.ts';
+import type { PacedByteChannel, XenstorePermission } from '../../../src/xen/xenstore.ts';
 import { parsePermission } from '../../../src/xen/xenstore-permission.ts';
 import { RawClient, World } from './world.ts';
 
@@ -84,10 +87,64 @@ test('a domain that is released leaves no watch, transaction, node or permission
   await assert.rejects(world.run(next.read('/shared')), errno('EACCES'));
 });
 
+test('XS_INTRODUCE connects the ring that the hypervisor has for the frame and the port', async () => {
+  const runtime = new VirtualRuntime(10);
+  const asked: IntroduceRequest[] = [];
+  const guestEnds: PacedByteChannel[] = [];
+  const server = new Xenstored({
+    runtime,
+    connectRing: (request) => {
+      asked.push(request);
+      const [guestEnd, serverEnd] = bytePipe(runtime);
+      guestEnds.push(guestEnd);
+      return serverEnd;
+    },
+  });
+  const [channel, far] = bytePipe(runtime);
+  server.accept({ channel: far, domid: domId(0) });
+  const dom0 = new RawClient(channel);
+  const answers: string[] = [];
+  for (let i = 0; i < 2; i++) {
+    void dom0.ask(XS_INTRODUCE, '6\0', '1234\0', '7\0').then((answer) => answers.push(answer));
+  }
+  await runtime.runUntil(() => answers.length === 2, { what: 'both are answered' });
+  assert.deepEqual(answers, ['OK\0', 'OK\0']);
+  assert.deepEqual(asked[0], { domid: 6, frame: '1234', port: 7 });
+  const [replaced, current] = guestEnds.map((end) => new RawClient(end));
+  void current!.ask(XS_GET_DOMAIN_PATH, '6\0').then((answer) => answers.push(answer));
+  void replaced!.ask(XS_GET_DOMAIN_PATH, '6\0').then((answer) => answers.push(answer));
+  await runtime.runUntil(() => answers.length === 4, { what: 'both ends have an answer' });
+  assert.deepEqual(answers.slice(2).sort(), ['/local/domain/6\0', 'closed']);
+});
+
+test('the root stays when the domain that it was given to is released', async () => {
+  const { world, dom0, guest } = await worldWithGuest();
+  await world.run(dom0.setPermissions('/', permissions('n5', 'r5', 'r6')));
+  await world.run(guest.write('/mine', '1'));
+  await world.run(dom0.write('/mine-too', '1'));
+  await world.run(dom0.setPermissions('/local', permissions('n0')));
+  world.server.releaseDomain(domId(5));
+  assert.deepEqual(await world.run(dom0.getPermissions('/')), permissions('n0', 'r6'));
+  assert.deepEqual(await world.run(dom0.directory('/')), ['local']);
+  assert.equal(await world.run(world.raw(0).ask(XS_CONTROL, 'check\0')), 'OK\0');
+});
+
+test('a node of a transaction does not outlive a release in between', async () => {
+  const { world, dom0, guest } = await worldWithGuest();
+  await world.run(dom0.setPermissions('/local/domain', permissions('b0', 'r5')));
+  const late = dom0.transaction(async (access) => {
+    await access.write('/local/domain/5/late', '1');
+    if (world.server.isIntroduced(5)) world.server.releaseDomain(domId(5));
+  });
+  await world.run(late);
+  await assert.rejects(world.run(guest.read('/local')), errno('ECONNRESET'));
+  assert.equal(world.server.store.owned(domId(5)), 0);
+});
+
 test('shutdown is told once, again after a resume, and a domain hears of it when it is allowed to', async () => {
   const world = new World(3);
   const { server } = world;
-  const dom0 = new RawClient(world, 0);
+  const dom0 = world.raw(0);
   const guest = world.client(5);
   const heard: string[] = [];
   await world.run(guest.watch('@releaseDomain', (path) => heard.push(path)));
@@ -106,8 +163,8 @@ test('shutdown is told once, again after a resume, and a domain hears of it when
 
 test('the requests about domains', async () => {
   const world = new World(4);
-  const dom0 = new RawClient(world, 0);
-  const guest = new RawClient(world, 5);
+  const dom0 = world.raw(0);
+  const guest = world.raw(5);
   assert.equal(await world.run(guest.ask(XS_GET_DOMAIN_PATH, '12\0')), '/local/domain/12\0');
   assert.equal(await world.run(guest.ask(XS_IS_DOMAIN_INTRODUCED, '5\0')), 'EACCES\0');
   assert.equal(await world.run(dom0.ask(XS_IS_DOMAIN_INTRODUCED, '5\0')), 'T\0');
@@ -129,7 +186,7 @@ test('the requests about domains', async () => {
 
 test('a domain has the rights of its target, as a device model needs, until the target is gone', async () => {
   const { world, guest } = await worldWithGuest();
-  const dom0 = new RawClient(world, 0);
+  const dom0 = world.raw(0);
   const model = world.client(9);
   await world.run(guest.write('/local/domain/5/x', '1'));
   await assert.rejects(world.run(model.read('/local/domain/5/x')), errno('EACCES'));
@@ -145,7 +202,7 @@ test('each quota refuses the next one with its errno, and the books stay right',
   const quotas = { ...DEFAULT_QUOTAS, nodes: 10, watches: 3, transactions: 2, transactionNodes: 6 };
   const { world, dom0, guest } = await worldWithGuest(6, quotas);
   const own = '/local/domain/5';
-  const raw = new RawClient(world, 5);
+  const raw = world.raw(5);
 
   for (let i = 0; i < 9; i++) await world.run(guest.write(`${own}/${i}`, ''));
   await assert.rejects(world.run(guest.write(`${own}/10`, '')), errno('ENOSPC'));
@@ -180,7 +237,7 @@ test('each quota refuses the next one with its errno, and the books stay right',
     for (let i = 0; i < 9; i++) await access.read(`${own}/${i}`).catch(() => {});
   });
   await assert.rejects(world.run(stubborn), errno('ENOMEM'));
-  assert.equal(await world.run(new RawClient(world, 0).ask(XS_CONTROL, 'check\0')), 'OK\0');
+  assert.equal(await world.run(world.raw(0).ask(XS_CONTROL, 'check\0')), 'OK\0');
 });
 
 test('transactions together may not own more nodes than the quota: the last one fails as a whole', async () => {
@@ -206,8 +263,8 @@ test('transactions together may not own more nodes than the quota: the last one 
 
 test('removing a node conflicts with a transaction that makes its sibling, and the other way round', async () => {
   const world = new World(8);
-  const one = new RawClient(world, 0);
-  const two = new RawClient(world, 0);
+  const one = world.raw(0);
+  const two = world.raw(0);
   for (const [inside, outside] of [
     [
       [13, '/p/old\0'],
@@ -261,7 +318,7 @@ test('a storm of conflicts ends in EAGAIN after a bounded number of attempts', a
 
 test('watch events: relative paths stay relative, unreadable nodes are not told, removals reach below', async () => {
   const { world, dom0, guest } = await worldWithGuest();
-  const raw = new RawClient(world, 5);
+  const raw = world.raw(5);
   await world.run(raw.ok(XS_WATCH, 'device\0', 'rel\0'));
   await world.run(raw.ok(XS_WATCH, '/\0', 'all\0'));
   await world.run(guest.write('/local/domain/5/device/vdispl/0/state', '1'));

@@ -25,13 +25,21 @@ export class World {
     this.server = new Xenstored(quotas ? { runtime, quotas } : { runtime });
   }
 
-  /** A new connection of a domain, which is introduced when it is not yet. */
+  /** A client of a domain, which is introduced when it is not yet. */
   client(number: number): XenstoreClient {
+    return new XenstoreClient({ runtime: this.runtime, channel: this.connect(number) });
+  }
+
+  raw(number: number): RawClient {
+    return new RawClient(this.connect(number));
+  }
+
+  connect(number: number): PacedByteChannel {
     const domid: DomId = domId(number);
     this.server.introduceDomain(domid);
     const [channel, serverEnd] = bytePipe(this.runtime);
     this.server.accept({ channel: serverEnd, domid });
-    return new XenstoreClient({ runtime: this.runtime, channel });
+    return channel;
   }
 
   /** What the promise gives, running the world until it does. */
@@ -61,11 +69,7 @@ export class RawClient {
   readonly #waiting: ((payload: string) => void)[] = [];
   #closed = false;
 
-  constructor(world: World, number: number) {
-    const domid = domId(number);
-    world.server.introduceDomain(domid);
-    const [channel, serverEnd] = bytePipe(world.runtime);
-    world.server.accept({ channel: serverEnd, domid });
+  constructor(channel: PacedByteChannel) {
     this.channel = channel;
     const parser = new MessageParser();
     channel.listen({
