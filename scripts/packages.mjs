@@ -36,8 +36,8 @@ export function provide(names) {
 
 /** The version of an installed package up to its second number, as `4.17`. */
 export function versionOf(name) {
-  const query = spawnSync('dpkg-query', ['--show', '--showformat=${Version}', name]);
-  return /^\d+\.\d+/.exec(query.stdout.toString())?.[0];
+  const query = spawnSync('dpkg-query', ['--status', name]);
+  return /^Version: (\d+\.\d+)/m.exec(query.stdout.toString())?.[1];
 }
 
 /**
