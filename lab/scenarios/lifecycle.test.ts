@@ -73,6 +73,8 @@ test('driver unbind and bind: the screen is back', async () => {
 });
 
 test('the driver is unloaded and loaded: the screen is back', async () => {
+  // A bound device keeps its driver's module.
+  await guest.shell(`echo vdispl-0 >${DRIVER}/unbind`);
   await guest.shell('modprobe -r drm_xen_front && modprobe drm_xen_front');
   await screenIsBack();
   await drawAndSee();
