@@ -54,7 +54,7 @@ async function hostProbe(): Promise<void> {
   const report = await probeHost(process.env);
   requireServable(report);
   for (const [name, path] of Object.entries(report.paths)) {
-    assert(path.usable, `${name}: ${path.reason}`);
+    assert(path.available, `${name}: ${path.reason}`);
   }
 }
 

@@ -14,19 +14,13 @@ Ctrl-C stops; the guests keep running and their screens come back with the next 
 /** Serves until it is interrupted. @throws UsageError, or SysError when this is not a Xen host */
 export async function serve(options: ServiceOptions): Promise<void> {
   const config = serviceConfig(options, { random: new SystemRandom(), logLevel: 'info' });
-  const report = await probeHost(process.env);
-  requireServable(report);
-  const hostPaths = Object.fromEntries(
-    Object.entries(report.paths).map(([name, { usable, reason }]) => [
-      name,
-      { available: usable, reason: reason ?? 'opened' },
-    ]),
-  );
+  const host = await probeHost(process.env);
+  requireServable(host);
   const runtime = systemRuntime(stderrLogger(config.logLevel));
   const scope = new Scope('serve');
   try {
     const domain = scope.own(await openLinuxDomain({ runtime }));
-    const service = await startService(scope, { runtime, config, domain, hostPaths });
+    const service = await startService(scope, { runtime, config, domain, hostPaths: host.paths });
     announce(service, config, ADVICE);
     const lost = await Promise.race([interrupted(), domain.store.closed]);
     if (lost) throw lost;

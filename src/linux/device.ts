@@ -24,7 +24,7 @@ export const EVTCHN: XenDevice = { path: '/dev/xen/evtchn', module: 'xen-evtchn'
 export const XENBUS: XenDevice = { path: '/dev/xen/xenbus' };
 
 /** What a person without Xen can do instead. */
-export const WITHOUT_XEN = 'on a computer without Xen use `xen-zcopy demo` or `xen-zcopy lab`';
+export const WITHOUT_XEN = 'without Xen there are `xen-zcopy demo` and `xen-zcopy lab`';
 
 /** An open device file. Disposing closes it. */
 export interface DeviceFile extends Disposable {

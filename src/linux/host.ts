@@ -10,9 +10,9 @@ const HYPERVISOR_TYPE = '/sys/hypervisor/type';
 
 /** One way that a host may give. */
 export interface HostPath {
-  readonly usable: boolean;
-  /** Why it cannot be used, and what to do about it. */
-  readonly reason?: string;
+  readonly available: boolean;
+  /** `opened`, or why it cannot be used and what to do about it. */
+  readonly reason: string;
 }
 
 export const HOST_PATHS = ['event-channels', 'map-grants', 'share-pages', 'xenstore'] as const;
@@ -44,9 +44,9 @@ export async function probeHost(env: NodeJS.ProcessEnv): Promise<HostReport> {
 /** @throws SysError, with one clear line, when guests cannot be served on the host */
 export function requireServable({ notXen, paths }: HostReport): void {
   if (notXen !== undefined) throw notXen;
-  const missing = NEEDED_TO_SERVE.flatMap((name) => paths[name].reason ?? []);
+  const missing = NEEDED_TO_SERVE.map((name) => paths[name]).filter((path) => !path.available);
   if (missing.length === 0) return;
-  const context = missing.join('; ');
+  const context = missing.map(({ reason }) => reason).join('; ');
   throw new SysError({ call: 'probing the host', errnoName: 'ENODEV', context });
 }
 
@@ -70,9 +70,9 @@ function tryDevice(device: XenDevice): void {
 async function probe(open: () => void | Promise<void>): Promise<HostPath> {
   try {
     await open();
-    return { usable: true };
+    return { available: true, reason: 'opened' };
   } catch (error) {
     if (!(error instanceof SysError)) throw error;
-    return { usable: false, reason: error.message };
+    return { available: false, reason: error.message };
   }
 }

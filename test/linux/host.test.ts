@@ -14,9 +14,9 @@ test('the probe answers for every way, with a reason and a remedy where there is
   const report = await probeHost(process.env);
   assert.equal(report.notXen === undefined, xen);
   assert.deepEqual(Object.keys(report.paths), [...HOST_PATHS]);
-  for (const { usable, reason } of Object.values(report.paths)) {
-    assert.equal(usable, reason === undefined);
-    if (!xen) assert.match(reason ?? '', /ENOENT.*xen-zcopy demo/);
+  for (const { available, reason } of Object.values(report.paths)) {
+    assert.equal(available, reason === 'opened');
+    if (!xen) assert.match(reason, /ENOENT.*xen-zcopy demo/);
   }
 });
 
@@ -29,11 +29,11 @@ test('a host without Xen cannot serve, in one line that says what can be done in
 });
 
 test('a Xen host without drivers cannot serve, and each driver is named', () => {
-  const usable = { usable: true };
+  const usable = { available: true, reason: 'opened' };
   const paths = {
-    'event-channels': { usable: false, reason: 'no evtchn' },
-    'map-grants': { usable: false, reason: 'no gntdev' },
-    'share-pages': { usable: false, reason: 'no gntalloc' },
+    'event-channels': { available: false, reason: 'no evtchn' },
+    'map-grants': { available: false, reason: 'no gntdev' },
+    'share-pages': { available: false, reason: 'no gntalloc' },
     xenstore: usable,
   };
   assert.throws(() => requireServable({ paths }), /no evtchn; no gntdev/);
