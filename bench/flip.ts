@@ -22,7 +22,9 @@ const FLIPS = 200_000;
 const BURST_FLIPS = 500;
 const BURSTS = 20;
 const BUFFERS = 8;
-const ROUNDS = 20;
+/** Buffers made and given back before the measured ones, so that compiled code is measured. */
+const WARM_UP_ROUNDS = 50;
+const ROUNDS = 100;
 
 const FULL_HD: BufferShape = { width: 1920, height: 1080, format: XRGB8888 };
 const SIZES: readonly BufferShape[] = [
@@ -126,7 +128,9 @@ async function measureFlips(bench: Bench, shape: BufferShape): Promise<Record<st
 
 async function measureBuffers(bench: Bench): Promise<Record<string, number>> {
   const { runtime, display, collectGarbage } = bench;
-  await display.destroyBuffer(await display.createBuffer(FULL_HD));
+  for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+    await display.destroyBuffer(await display.createBuffer(FULL_HD));
+  }
   let createMs = 0;
   let destroyMs = 0;
   const cpuBefore = process.cpuUsage();

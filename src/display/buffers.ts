@@ -46,6 +46,11 @@ export class DisplayBuffer {
     this.#charges = [charge];
   }
 
+  /** Bytes of the pixels. */
+  get byteLength(): number {
+    return this.#bufferBytes - this.#dataOffset;
+  }
+
   /** The pixels, not copied: what the guest asked for, without the rest of the last page. */
   get bytes(): Uint8Array {
     return this.#mapping!.bytes.subarray(this.#dataOffset, this.#bufferBytes);

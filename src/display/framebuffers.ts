@@ -19,7 +19,6 @@ export class Framebuffer {
   readonly height: number;
   readonly format: PixelFormat;
   readonly #stride: number;
-  readonly #bytes: Uint8Array;
 
   /** @throws ProtocolViolation (XEN_EINVAL) when it does not fit its buffer or has no known format */
   constructor(buffer: DisplayBuffer, request: AttachRequest) {
@@ -34,12 +33,10 @@ export class Framebuffer {
     this.width = width;
     this.height = height;
     this.format = format;
-    const { bytes } = buffer;
+    const { byteLength: bufferBytes } = buffer;
     const { bitsPerPixel } = format;
-    this.#stride =
-      buffer.stride ?? inferStride({ width, height, bitsPerPixel, bufferBytes: bytes.length });
-    const used = checkFramebuffer({ width, height, format, stride: this.#stride }, bytes.length);
-    this.#bytes = bytes.subarray(0, used);
+    this.#stride = buffer.stride ?? inferStride({ width, height, bitsPerPixel, bufferBytes });
+    checkFramebuffer({ width, height, format, stride: this.#stride }, bufferBytes);
   }
 
   /** What `viewport`, which lies inside, shows. */
@@ -49,7 +46,40 @@ export class Framebuffer {
     const offset = (columns: number) => Math.floor((columns * format.bitsPerPixel) / 8);
     const first = y * stride + offset(x);
     const end = first + (height - 1) * stride + offset(width);
-    return { width, height, stride, format, bytes: this.#bytes.subarray(first, end) };
+    return new FramebufferPicture(this.buffer, { width, height, stride, format, first, end });
+  }
+}
+
+interface PictureShape extends Omit<Picture, 'bytes'> {
+  /** Offsets in the buffer of the first byte, and of the first one after the last. */
+  readonly first: number;
+  readonly end: number;
+}
+
+/** A part of a buffer. Its view is made when an output first reads it: KMS or a null output never do. */
+class FramebufferPicture implements Picture {
+  readonly width: number;
+  readonly height: number;
+  readonly stride: number;
+  readonly format: PixelFormat;
+  readonly #buffer: DisplayBuffer;
+  readonly #first: number;
+  readonly #end: number;
+  #bytes: Uint8Array | undefined;
+
+  constructor(buffer: DisplayBuffer, { width, height, stride, format, first, end }: PictureShape) {
+    this.width = width;
+    this.height = height;
+    this.stride = stride;
+    this.format = format;
+    this.#buffer = buffer;
+    this.#first = first;
+    this.#end = end;
+  }
+
+  get bytes(): Uint8Array {
+    this.#bytes ??= this.#buffer.bytes.subarray(this.#first, this.#end);
+    return this.#bytes;
   }
 }
 

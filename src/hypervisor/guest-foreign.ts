@@ -33,16 +33,23 @@ export class GuestForeign implements ForeignMemory {
       const status = gntstName(mapped.statuses[index]!);
       throw new GrantMapError({ index, ref: refs[index]!, status });
     }
-    const bytes = this.#port.view(mapped);
-    const mapping = new GuestForeignMapping(this, { domid, writable, bytes, window: mapped });
+    const mapping = new GuestForeignMapping(this, { domid, writable, window: mapped });
     this.#mappings.add(mapping);
     return mapping;
   }
 
+  view(window: WindowRef): Uint8Array {
+    return this.#port.view(window);
+  }
+
   /** Unmaps a mapping of ours. */
-  async unmap(mapping: GuestForeignMapping, { window }: WindowRef): Promise<void> {
+  async unmap(
+    mapping: GuestForeignMapping,
+    { window, viewed }: { window: WindowRef; viewed: boolean },
+  ): Promise<void> {
     if (!this.#mappings.delete(mapping) || this.#stopped) return;
-    const statuses = await this.#port.call('unmapGrants', { window });
+    if (!viewed) this.#port.forgoView(window);
+    const statuses = await this.#port.call('unmapGrants', { window: window.window });
     assert(
       statuses.every((status) => status === GNTST_okay),
       'a grant that we mapped was not mapped',
@@ -63,7 +70,6 @@ export class GuestForeign implements ForeignMemory {
 interface MappedWindow {
   readonly domid: DomId;
   readonly writable: boolean;
-  readonly bytes: Uint8Array;
   readonly window: WindowRef;
 }
 
@@ -73,26 +79,28 @@ class GuestForeignMapping implements ForeignMapping {
   readonly writable: boolean;
   readonly #foreign: GuestForeign;
   readonly #window: WindowRef;
+  /** Made when first asked for: a backend whose output never reads a buffer needs no view of it. */
   #bytes: Uint8Array | undefined;
   #unmapped: Promise<void> | undefined;
 
-  constructor(foreign: GuestForeign, { domid, writable, bytes, window }: MappedWindow) {
+  constructor(foreign: GuestForeign, { domid, writable, window }: MappedWindow) {
     this.#foreign = foreign;
     this.domid = domid;
     this.pages = window.pages;
     this.writable = writable;
     this.#window = window;
-    this.#bytes = bytes;
   }
 
   get bytes(): Uint8Array {
-    assert(this.#bytes, 'use of an unmapped mapping');
+    assert(!this.#unmapped, 'use of an unmapped mapping');
+    this.#bytes ??= this.#foreign.view(this.#window);
     return this.#bytes;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    const viewed = this.#bytes !== undefined;
     this.#bytes = undefined;
-    this.#unmapped ??= this.#foreign.unmap(this, this.#window);
+    this.#unmapped ??= this.#foreign.unmap(this, { window: this.#window, viewed });
     return this.#unmapped;
   }
 }

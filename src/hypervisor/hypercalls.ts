@@ -65,6 +65,8 @@ export interface HypercallPort {
   notify(port: Port): void;
   /** The bytes of a window that the hypervisor opened. */
   view(window: WindowRef): Uint8Array;
+  /** There will be no view of a window: its addresses can be given back as soon as it is closed. */
+  forgoView(window: WindowRef): void;
   /** Who is called when the shared info page has news, and who learns that the domain is over. */
   run(cpu: { upcall(): void; stopped(): void }): void;
 }

@@ -62,6 +62,9 @@ export class LocalPort implements HypercallPort {
     return open.mapping.bytes;
   }
 
+  /** Views of this thread's domains are the mapping's own, which knows of them. */
+  forgoView(): void {}
+
   run(cpu: { upcall(): void; stopped(): void }): void {
     assert(!this.#domain.cpu, `domain ${this.domid} runs already`);
     const upcall = () => {

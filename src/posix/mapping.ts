@@ -83,7 +83,9 @@ function mapFile(length: number, { fd, offset, writable }: FileStretch): bigint 
 export class Mapping implements Disposable {
   readonly address: bigint;
   readonly pages: number;
-  readonly #bytes: Uint8Array;
+  readonly #range: AddressRange;
+  /** Made when first asked for: V8 counts a view's size as memory of its own and collects the more often. */
+  #bytes: Uint8Array | undefined;
   #open = true;
 
   /**
@@ -96,14 +98,14 @@ export class Mapping implements Disposable {
     this.pages = pages;
     const length = pages * PAGE_SIZE;
     this.address = file === undefined ? reserve(length) : mapFile(length, file);
-    const buffer = viewOf(this.address, length);
-    unreachable.register(buffer, { address: this.address, length });
-    this.#bytes = new Uint8Array(buffer);
+    this.#range = { address: this.address, length };
+    unreachable.register(this, this.#range, this);
   }
 
   /** The mapped bytes. @throws AssertionError after dispose: using a closed mapping is our bug */
   get bytes(): Uint8Array {
     assert(this.#open, 'use of a closed mapping');
+    this.#bytes ??= this.#view();
     return this.#bytes;
   }
 
@@ -139,5 +141,13 @@ export class Mapping implements Disposable {
       remedy: MAP_COUNT_REMEDY,
     });
     this.#open = false;
+  }
+
+  /** From now on the addresses are in use for as long as the view, and no longer as this object, can be reached. */
+  #view(): Uint8Array {
+    const buffer = viewOf(this.#range.address, this.#range.length);
+    unreachable.unregister(this);
+    unreachable.register(buffer, this.#range);
+    return new Uint8Array(buffer);
   }
 }

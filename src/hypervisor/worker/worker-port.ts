@@ -86,6 +86,10 @@ export class WorkerPort implements HypercallPort {
     return bytes;
   }
 
+  forgoView({ window }: WindowRef): void {
+    this.#post({ dropped: [window] });
+  }
+
   /** The end of the domain is the end of this thread, so nobody has to be told of it. */
   run({ upcall }: { upcall(): void }): void {
     this.#upcall = upcall;
