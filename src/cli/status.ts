@@ -1,5 +1,6 @@
 // `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
 
+import type { DaemonStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
 import { readToken } from './config.ts';
 
@@ -12,30 +13,6 @@ export interface StatusOptions {
 const DEFAULT_URL = 'http://127.0.0.1:8470/';
 const TIMEOUT_MS = 10_000;
 
-/** The part of the answer that is printed for people (the contract is in the user's guide). */
-interface StatusAnswer {
-  readonly guests: readonly {
-    readonly domid: number;
-    readonly name: string;
-    readonly state: string;
-    readonly displays: readonly {
-      readonly connector: number;
-      readonly uniqueId: string;
-      readonly width: number;
-      readonly height: number;
-      readonly format: string | null;
-      readonly flips: number;
-      readonly flipsPerSecond: number;
-      readonly bytesCopied: number;
-      readonly path: string;
-    }[];
-    readonly input: { readonly state: string };
-    readonly held: Readonly<Record<string, number>>;
-    readonly refused: Readonly<Record<string, number>>;
-  }[];
-  readonly host: { readonly provider: string };
-}
-
 /** @throws UsageError for a bad URL, SysError when the daemon does not answer */
 export async function status({ url, tokenFile, json }: StatusOptions): Promise<void> {
   const answer = await ask(url ?? DEFAULT_URL, tokenFile);
@@ -43,10 +20,10 @@ export async function status({ url, tokenFile, json }: StatusOptions): Promise<v
     process.stdout.write(`${JSON.stringify(answer)}\n`);
     return;
   }
-  process.stdout.write(render(answer as StatusAnswer));
+  process.stdout.write(render(answer));
 }
 
-async function ask(url: string, tokenFile: string | undefined): Promise<unknown> {
+async function ask(url: string, tokenFile: string | undefined): Promise<DaemonStatus> {
   if (!URL.canParse(url)) throw new UsageError(`--url ${url} is not a URL, such as ${DEFAULT_URL}`);
   const base = new URL(url);
   const token = base.searchParams.get('token') ?? readToken(tokenFile);
@@ -59,7 +36,7 @@ async function ask(url: string, tokenFile: string | undefined): Promise<unknown>
       headers: { authorization: `Bearer ${token}` },
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    if (response.ok) return await response.json();
+    if (response.ok) return (await response.json()) as DaemonStatus;
     const { error } = (await response.json()) as { error?: string };
     throw new Error(error ?? `status ${response.status}`);
   } catch (error) {
@@ -72,7 +49,7 @@ async function ask(url: string, tokenFile: string | undefined): Promise<unknown>
   }
 }
 
-function render({ guests, host }: StatusAnswer): string {
+function render({ guests, host }: DaemonStatus): string {
   const lines = [`host: ${host.provider}, ${guests.length} guest(s)`];
   for (const guest of guests) {
     lines.push(

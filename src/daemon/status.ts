@@ -1,6 +1,8 @@
 // What the daemon tells about itself: the JSON of GET /api/status, which others script against. Plain data,
 // shared with the viewer page. Fields may be added, none renamed or removed.
 
+import type { ConnectorStatus } from '../display/connector-status.ts';
+
 /** Where a guest is in its life, as far as its displays and inputs go. */
 export type GuestState =
   /** Its devices are configured; its drivers have not connected yet. */
@@ -12,26 +14,9 @@ export type GuestState =
   | 'stopped'
   | 'crashed';
 
-export interface DisplayStatus {
-  /** Position among the guest's connectors, from 0. */
-  readonly connector: number;
-  readonly uniqueId: string;
-  /** Size of what is shown, or of the configured mode while nothing is; pixels. */
-  readonly width: number;
-  readonly height: number;
-  /** DRM's name of the pixel format shown, such as `XRGB8888`; null while nothing is shown. */
-  readonly format: string | null;
-  /** Page flips completed since the display connected. */
-  readonly flips: number;
-  readonly flipsPerSecond: number;
-  /** From a flip's arrival to its completion, the last one; null before the first. */
-  readonly flipLatencyMs: number | null;
+export interface DisplayStatus extends ConnectorStatus {
   /** From a change to a viewer having drawn it, the last one; null while nobody watches. */
   readonly viewLatencyMs: number | null;
-  /** Bytes of frames that the output had to copy. */
-  readonly bytesCopied: number;
-  /** Which way frames take: the output's short name. */
-  readonly path: string;
   readonly viewers: number;
 }
 

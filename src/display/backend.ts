@@ -9,30 +9,9 @@ import type { DomId } from '../xen/ids.ts';
 import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
 import { Connection } from './connection.ts';
 import type { Connector } from './connector.ts';
+import type { ConnectorStatus } from './connector-status.ts';
 import type { DisplayOutput } from './output.ts';
 import { VERSIONS } from './published.ts';
-
-/** What is to be told about a connector that is connected now. */
-export interface ConnectorStatus {
-  readonly devid: number;
-  /** Position among the device's connectors, from 0. */
-  readonly connector: number;
-  readonly uniqueId: string;
-  /** Of the picture, or of the connector while nothing is shown; pixels. */
-  readonly width: number;
-  readonly height: number;
-  /** Name of the pixel format, or null while nothing is shown. */
-  readonly format: string | null;
-  /** Flips completed since the frontend connected. */
-  readonly flips: number;
-  readonly flipsPerSecond: number;
-  /** From the arrival of the last flip's request to its event; null before the first. */
-  readonly flipLatencyMs: number | null;
-  /** Bytes of frames that the output had to copy. */
-  readonly bytesCopied: number;
-  /** The way that frames take: the output's name. */
-  readonly path: string;
-}
 
 export interface DisplayBackendOptions {
   readonly runtime: Runtime;

@@ -152,6 +152,7 @@ export class ScriptedView implements DaemonView {
 function displayStatus(screen: Screen) {
   const { info, shown } = screen;
   return {
+    devid: 0,
     connector: info.index,
     uniqueId: info.uniqueId,
     width: shown?.width ?? info.width,
