@@ -2,6 +2,7 @@
 // serves the console. The kernel beside it is Debian's, unmodified.
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { gunzipSync } from 'node:zlib';
 import { command } from './command.ts';
 import { CpioWriter } from './cpio.ts';
 import { addModules } from './kernel-modules.ts';
@@ -47,6 +48,7 @@ export async function guestImage(packages: UnpackedPackages): Promise<Buffer> {
     for (const name of await compilePrograms(folder, packages.drmHeaders)) {
       archive.file(`programs/${name}`, readFileSync(`${folder}/${name}`), 0o755);
     }
+    archive.file('programs/font.psf', gunzipSync(readFileSync(packages.font)));
     await addModules(archive, {
       modulesFolder: packages.modulesFolder,
       release: packages.kernelRelease,

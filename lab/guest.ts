@@ -28,6 +28,8 @@ export interface GuestConfig {
   /** Whether the backend allocates the display's buffers. */
   readonly backendAllocates?: boolean;
   readonly keyboard?: Keyboard;
+  /** Draws the text console with its shell on the first connector. */
+  readonly terminal?: boolean;
   /** Stays paused until unpause(): for nodes that `xl` cannot write. */
   readonly paused?: boolean;
   /** Kernel modules loaded at boot; all that the image has when left out. */
@@ -69,6 +71,7 @@ export function xlConfig(config: GuestConfig): string {
   const commandLine = [
     'console=tty0 console=hvc0 rdinit=/init',
     `lab.name=${name} lab.modules=${modules.join(',')}`,
+    ...(config.terminal ? ['lab.terminal'] : []),
   ];
   return [
     `name="${name}"`,

@@ -28,6 +28,10 @@ const WARNING_LEVEL = 4;
 /** The number in front also has the facility, in units of this. */
 const LEVELS = 8;
 
+/** What a kernel says when its computer is slow or busy, which an emulated one is: no complaint. */
+const SLOWNESS =
+  /hrtimer: interrupt took|clocksource|rcu: INFO|soft lockup|workqueue: .* hogged CPU/;
+
 /** The grants in use per Xen's dump. @throws when the dump is not whole */
 export function countActiveGrants(dump: string): number {
   const begin = dump.indexOf(GRANT_DUMP_BEGIN);
@@ -94,12 +98,13 @@ export class HostWatch {
     );
   }
 
-  /** Warnings and worse that Xen and dom0's kernel have said since the last call (since the boot at first). */
+  /** Warnings and worse, those about slowness apart, that Xen and dom0's kernel have said since the last call (since the boot at first). */
   async complaints(): Promise<string[]> {
     this.#noteXenLog(await this.#dom0.output(['xl', 'dmesg', '-c']));
     const kernel = (await this.#dom0.output(['dmesg', '-r', '-c'])).split('\n').filter((line) => {
       const level = /^<(\d+)>/.exec(line)?.[1];
-      return level !== undefined && Number(level) % LEVELS <= WARNING_LEVEL;
+      const grave = level !== undefined && Number(level) % LEVELS <= WARNING_LEVEL;
+      return grave && !SLOWNESS.test(line);
     });
     return [...this.#xenComplaints.splice(0), ...kernel];
   }

@@ -37,6 +37,7 @@ async function addGuest(daemon: Daemon, number: number): Promise<void> {
     name: `guest${number}`,
     connectors: [{ id: `guest${number}-screen`, ...SCREEN }],
     keyboard: { absolute: SCREEN },
+    terminal: true,
   });
   await guest.booted();
 }

@@ -8,12 +8,15 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { basename } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { PrivateApt, unpack } from './debian.ts';
 import {
   DOM0_LEFT_OUT,
   DOM0_PACKAGES,
   DRM_HEADERS_PACKAGE,
+  FONT_FILE,
+  FONT_PACKAGE,
   HYPERVISOR_FILE,
   HYPERVISOR_PACKAGE,
   KERNEL_METAPACKAGE,
@@ -34,6 +37,8 @@ export interface UnpackedPackages {
   readonly dom0Root: string;
   /** Holds `libdrm/drm.h` and its like. */
   readonly drmHeaders: string;
+  /** A compressed PSF font. */
+  readonly font: string;
   /** A static busybox. */
   readonly busybox: string;
 }
@@ -46,7 +51,8 @@ export async function fetchPackages(folder: string, progress: Progress): Promise
   const apt = await PrivateApt.open(`${folder}/apt`);
   const kernelPackage = await apt.dependency(KERNEL_METAPACKAGE);
   progress(`fetching Xen, ${kernelPackage} and dom0's user space, about 120 MB`);
-  const names = [HYPERVISOR_PACKAGE, kernelPackage, DRM_HEADERS_PACKAGE, ...DOM0_PACKAGES];
+  const others = [HYPERVISOR_PACKAGE, kernelPackage, DRM_HEADERS_PACKAGE, FONT_PACKAGE];
+  const names = [...others, ...DOM0_PACKAGES];
   const debs = await apt.download(names, `${folder}/debs`);
   progress('unpacking');
   mkdirSync(`${folder}/dom0/usr`, { recursive: true });
@@ -55,14 +61,16 @@ export async function fetchPackages(folder: string, progress: Progress): Promise
     symlinkSync(`usr/${name}`, `${folder}/dom0/${name}`);
   }
   for (const deb of debs) {
-    if (deb.includes(`/${HYPERVISOR_PACKAGE}_`)) await unpack(deb, { folder: `${folder}/xen` });
-    else if (deb.includes('/linux-image-')) await unpack(deb, { folder: `${folder}/linux` });
-    else if (deb.includes(`/${DRM_HEADERS_PACKAGE}_`))
-      await unpack(deb, { folder: `${folder}/drm` });
+    const name = basename(deb).split('_')[0]!;
+    if (name === kernelPackage) await unpack(deb, { folder: `${folder}/linux` });
+    else if (others.includes(name)) await unpack(deb, { folder: `${folder}/others` });
     else await unpack(deb, { folder: `${folder}/dom0`, leftOut: DOM0_LEFT_OUT });
   }
-  writeFileSync(`${folder}/xen.bin`, gunzipSync(readFileSync(`${folder}/xen/${HYPERVISOR_FILE}`)));
-  for (const spent of ['apt', 'debs', 'xen']) rmSync(`${folder}/${spent}`, { recursive: true });
+  writeFileSync(
+    `${folder}/xen.bin`,
+    gunzipSync(readFileSync(`${folder}/others/${HYPERVISOR_FILE}`)),
+  );
+  for (const spent of ['apt', 'debs']) rmSync(`${folder}/${spent}`, { recursive: true });
 }
 
 /** Names what fetchPackages() left in `folder`. */
@@ -77,7 +85,8 @@ export function unpackedPackages(folder: string): UnpackedPackages {
     kernelRelease: release,
     modulesFolder: `${folder}/linux/lib/modules`,
     dom0Root: `${folder}/dom0`,
-    drmHeaders: `${folder}/drm/usr/include`,
+    drmHeaders: `${folder}/others/usr/include`,
+    font: `${folder}/others/${FONT_FILE}`,
     busybox: `${folder}/dom0/usr/bin/busybox`,
   };
 }

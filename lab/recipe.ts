@@ -52,6 +52,10 @@ export const DOM0_PACKAGES: readonly string[] = [
 /** Has the kernel's headers of DRM, for the guest's test programs; linux-libc-dev leaves them to it. */
 export const DRM_HEADERS_PACKAGE = 'libdrm-dev';
 
+/** Has the font with which guests draw their text console, and where it is in it. */
+export const FONT_PACKAGE = 'console-setup-linux';
+export const FONT_FILE = 'usr/share/consolefonts/Lat15-VGA16.psf.gz';
+
 /** What of those packages nobody in dom0 uses, as patterns for tar. */
 export const DOM0_LEFT_OUT: readonly string[] = [
   './usr/share',

@@ -1,10 +1,10 @@
 // `npm run test:xen`: provides what the lab needs (Debian packages, when root), builds, prepares and boots
 // one real Xen host under QEMU, and runs the scenarios in it. Arguments select scenario files by a
 // part of their name.
-import { spawn, spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { provide } from './packages.mjs';
+import { runScenarios, scenarioFiles } from './scenarios.mjs';
 
 /** The whole run, preparing included, is ended after this long. */
 const RUN_TIMEOUT_MS = 35 * 60_000;
@@ -24,16 +24,7 @@ if (built.status !== 0) process.exit(built.status ?? 1);
 const { HOST_PACKAGES } = await import('../dist/lab/recipe.js');
 provide(HOST_PACKAGES);
 
-const files = readdirSync(`${root}dist/lab/scenarios`)
-  .filter((name) => name.endsWith('.test.js'))
-  .filter((name) => filters.length === 0 || filters.some((part) => name.includes(part)))
-  .map((name) => `dist/lab/scenarios/${name}`)
-  .sort();
-if (files.length === 0) {
-  process.stderr.write(`no scenario matches ${filters.join(' ')}\n`);
-  process.exit(2);
-}
-
+const files = scenarioFiles(filters);
 const { prepare } = await import('../dist/lab/prepare.js');
 const { Machine } = await import('../dist/lab/machine.js');
 const { attachment } = await import('../dist/lab/attached.js');
@@ -43,21 +34,6 @@ const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupted.abort());
 const signal = AbortSignal.any([interrupted.signal, AbortSignal.timeout(RUN_TIMEOUT_MS)]);
 
-/** Runs the scenarios one file after the other against the machine; resolves with the exit status. */
-function runScenarios(machine) {
-  const options = ['--test', '--test-reporter=spec', '--test-concurrency=1'];
-  const run = spawn(process.execPath, ['--enable-source-maps', ...options, ...files], {
-    cwd: root,
-    stdio: 'inherit',
-    env: { ...process.env, ...attachment(machine) },
-    signal,
-  });
-  return new Promise((resolve, reject) => {
-    run.on('error', reject);
-    run.on('close', (status) => resolve(status ?? 1));
-  });
-}
-
 let status = 1;
 let machine;
 try {
@@ -65,7 +41,7 @@ try {
   progress(`booting (log: ${prepared.serialLog})`);
   machine = await Machine.boot({ prepared, signal, runtime: systemRuntime() });
   progress('booted');
-  status = await runScenarios(machine);
+  status = await runScenarios(files, { environment: attachment(machine), signal });
 } catch (error) {
   const late = signal.aborted && !interrupted.signal.aborted;
   process.stderr.write(

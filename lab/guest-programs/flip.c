@@ -12,7 +12,6 @@
 // counts as timeout and ends the run.
 #include "kms.h"
 
-#include <poll.h>
 #include <time.h>
 
 #define BUFFERS 2
@@ -45,28 +44,6 @@ static void draw_number(const struct framebuffer *framebuffer, uint32_t number)
 		for (unsigned bit = 0; bit < BITS; bit++)
 			memset(framebuffer->pixels + y * framebuffer->pitch + bit * square_bytes,
 			       number >> (BITS - 1 - bit) & 1 ? 0xff : 0, square_bytes);
-}
-
-static void request_flip(const struct screen *screen, const struct framebuffer *framebuffer)
-{
-	struct drm_mode_crtc_page_flip command = {
-		.crtc_id = screen->crtc, .fb_id = framebuffer->id, .flags = DRM_MODE_PAGE_FLIP_EVENT,
-	};
-	kms_ioctl(screen->fd, DRM_IOCTL_MODE_PAGE_FLIP, &command, "PAGE_FLIP");
-}
-
-/* Waits for the event of the flip; returns 0 when it does not come. */
-static int wait_for_flip(const struct screen *screen)
-{
-	struct pollfd card = { .fd = screen->fd, .events = POLLIN };
-	char buffer[1024];
-
-	if (poll(&card, 1, EVENT_TIMEOUT_MS) <= 0)
-		return 0;
-	ssize_t got = read(screen->fd, buffer, sizeof(buffer));
-	struct drm_event *event = (struct drm_event *)buffer;
-
-	return got >= (ssize_t)sizeof(*event) && event->type == DRM_EVENT_FLIP_COMPLETE;
 }
 
 static int compare(const void *a, const void *b)
@@ -109,8 +86,8 @@ int main(int argc, char **argv)
 		draw_number(next, flips + 1);
 		if (period_ms > 0)
 			sleep_until(due);
-		request_flip(&screen, next);
-		if (!wait_for_flip(&screen)) {
+		kms_request_flip(&screen, next);
+		if (!kms_wait_for_flip(&screen, EVENT_TIMEOUT_MS)) {
 			timeouts++;
 			break;
 		}

@@ -9,6 +9,7 @@
 #include <libdrm/drm_mode.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +156,29 @@ static inline void kms_show(const struct screen *screen, const struct framebuffe
 		.mode = screen->mode, .mode_valid = 1,
 	};
 	kms_ioctl(screen->fd, DRM_IOCTL_MODE_SETCRTC, &command, "SETCRTC");
+}
+
+/* Asks for a flip to this framebuffer; its event comes when the other one is not shown any more. */
+static inline void kms_request_flip(const struct screen *screen, const struct framebuffer *framebuffer)
+{
+	struct drm_mode_crtc_page_flip command = {
+		.crtc_id = screen->crtc, .fb_id = framebuffer->id, .flags = DRM_MODE_PAGE_FLIP_EVENT,
+	};
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_PAGE_FLIP, &command, "PAGE_FLIP");
+}
+
+/* Waits for the event of a flip; returns 0 when it does not come in time. */
+static inline int kms_wait_for_flip(const struct screen *screen, int timeout_ms)
+{
+	struct pollfd card = { .fd = screen->fd, .events = POLLIN };
+	char buffer[1024];
+
+	if (poll(&card, 1, timeout_ms) <= 0)
+		return 0;
+	ssize_t got = read(screen->fd, buffer, sizeof(buffer));
+	struct drm_event *event = (struct drm_event *)buffer;
+
+	return got >= (ssize_t)sizeof(*event) && event->type == DRM_EVENT_FLIP_COMPLETE;
 }
 
 #endif
