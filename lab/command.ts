@@ -1,9 +1,16 @@
 // Programs of this machine, run to their end; what they say is in the error when they fail.
 import { spawn } from 'node:child_process';
 import { SysError } from '../src/runtime/errors.ts';
+import { HOST_PACKAGES } from './recipe.ts';
 
 /** The last part of a failed program's own words that goes into the error, in characters. */
 const COMPLAINT_LIMIT = 2000;
+
+function cannotStart(call: string, errnoName: string, context: string): SysError {
+  if (errnoName !== 'ENOENT') return new SysError({ call, errnoName, context });
+  const remedy = `as root: apt-get install ${HOST_PACKAGES.join(' ')}`;
+  return new SysError({ call, errnoName, context, remedy });
+}
 
 export interface CommandOptions {
   /** What the command is for, for the error's message. */
@@ -28,7 +35,7 @@ export function command(argv: readonly string[], options: CommandOptions): Promi
   return new Promise((resolve, reject) => {
     child.on('error', (error: NodeJS.ErrnoException) => {
       if (error.name === 'AbortError') reject(error);
-      else reject(new SysError({ call: program!, errnoName: error.code ?? 'unknown', context }));
+      else reject(cannotStart(program!, error.code ?? 'unknown', context));
     });
     child.on('close', (code, signal) => {
       if (code === 0) return resolve(Buffer.concat(stdout));
