@@ -1,7 +1,7 @@
 // Looks at a screen's picture on behalf of those who watch it, and tells each when there is something
 // newer than it has seen.
 //
-// A guest may draw into the shown buffer without a word (Linux's fbcon does: displif has no message for
+// A guest may draw into the shown buffer without a word (a program with a single buffer does: displif has no message for
 // it), so the picture is compared from time to time: at the full refresh rate while it changes, ever more
 // slowly while it stands still, and at once when the guest flips. Invariants: a watcher is told once per
 // request, never unasked, so a slow one is never behind a queue; nothing is compared, kept or timed while
