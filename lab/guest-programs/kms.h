@@ -104,6 +104,14 @@ static inline struct screen kms_open(unsigned index)
 	return screen;
 }
 
+/* Ends the program when the card is gone, as it is once its backend has been away. */
+static inline void kms_present(const struct screen *screen)
+{
+	struct drm_mode_card_res nothing = { 0 };
+
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_GETRESOURCES, &nothing, "the card is gone");
+}
+
 /* The bits per pixel of a format by its FourCC in text; only those that xen-drm-front takes here. */
 static inline uint32_t kms_format(const char *name, uint32_t *bits_per_pixel)
 {

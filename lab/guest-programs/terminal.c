@@ -136,7 +136,9 @@ int main(int argc, char **argv)
 		struct pollfd change = { .fd = vcsa, .events = POLLPRI };
 		unsigned next = (shown + 1) % BUFFERS;
 
-		poll(&change, 1, LOOK_AGAIN_MS);
+		/* A display that is gone says so only when it is asked; kms_present() ends the program then. */
+		if (poll(&change, 1, LOOK_AGAIN_MS) == 0)
+			kms_present(&screen);
 		if (update(vcsa, &framebuffers[next], drawn[next]) == 0)
 			continue;
 		kms_request_flip(&screen, &framebuffers[next]);
