@@ -1,6 +1,8 @@
 // The daemon in dom0, started and stopped by the lab, and a client of its HTTP API over QEMU's forwarded
 // port: what somebody outside would write against the contract in the documentation.
 import { Agent } from 'node:http';
+import type { DaemonStatus, GuestStatus } from '../src/daemon/status.ts';
+import type { InputEvent } from '../src/outputs/browser/protocol.ts';
 import { until } from '../src/runtime/runtime.ts';
 import type { Dom0 } from './dom0.ts';
 import { ask } from './http.ts';
@@ -14,42 +16,6 @@ const READY_TIMEOUT_MS = 120_000;
 const REQUEST_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 250;
-
-/** What `GET /api/status` says of one display. */
-export interface DisplayStatus {
-  readonly connector: number | string;
-  readonly uniqueId: string;
-  readonly width: number;
-  readonly height: number;
-  readonly format: string | null;
-  readonly flips: number;
-  readonly flipsPerSecond: number;
-  readonly bytesCopied: number;
-  readonly path: string | null;
-}
-
-/** What `GET /api/status` says of one guest. */
-export interface GuestStatus {
-  readonly domid: number;
-  readonly name: string;
-  readonly state: string;
-  readonly displays: readonly DisplayStatus[];
-  readonly input: { readonly state: string } | null;
-  readonly held: Readonly<Record<string, number>>;
-  readonly refused: Readonly<Record<string, number>>;
-}
-
-export interface Status {
-  readonly guests: readonly GuestStatus[];
-  readonly host: { readonly provider: string; readonly paths: unknown };
-}
-
-/** An input event as `POST /api/guests/:domid/input` takes it; codes are Linux evdev codes. */
-export type InputEvent =
-  | { readonly type: 'key'; readonly code: number; readonly pressed: boolean }
-  | { readonly type: 'motion'; readonly dx: number; readonly dy: number }
-  | { readonly type: 'position'; readonly x: number; readonly y: number }
-  | { readonly type: 'wheel'; readonly delta: number };
 
 /** Ends a daemon that somebody else started and left. */
 export async function stopDaemonIfRunning(dom0: Dom0): Promise<void> {
@@ -119,8 +85,8 @@ export class Daemon {
     return this.dom0.log(PROCESS_NAME);
   }
 
-  async status(): Promise<Status> {
-    return JSON.parse((await this.#ask('/api/status')).toString('utf8')) as Status;
+  async status(): Promise<DaemonStatus> {
+    return JSON.parse((await this.#ask('/api/status')).toString('utf8')) as DaemonStatus;
   }
 
   /** The guest of this domid as the daemon sees it now. */

@@ -2,9 +2,10 @@
 // and nothing else does.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import type { InputEvent } from '../../src/outputs/browser/protocol.ts';
 import { until } from '../../src/runtime/runtime.ts';
 import { attach } from '../attached.ts';
-import { Daemon, type InputEvent } from '../daemon.ts';
+import { Daemon } from '../daemon.ts';
 import { Guest, type GuestProgram } from '../guest.ts';
 import { type HostCounts, HostWatch } from '../host.ts';
 
