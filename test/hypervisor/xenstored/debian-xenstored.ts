@@ -83,7 +83,11 @@ export class DebianXenstored implements AsyncDisposable {
   /** A guest's end of a fresh ring page, to be introduced by whoever asked for it. */
   ring(domid: number): PacedByteChannel {
     this.#stopLooking(domid);
-    const fd = openSync(join(this.#directory, `page-${domid}`), 'w+');
+    const path = join(this.#directory, `page-${domid}`);
+    // A file of its own for each ring: xenstored may still look at the page of the one before, and
+    // emptying that file under its eyes would kill it (SIGBUS).
+    rmSync(path, { force: true });
+    const fd = openSync(path, 'wx+');
     ftruncateSync(fd, PAGE_SIZE);
     const mapping = new Mapping(1);
     mapping.place({ fd, offset: 0, atPage: 0, pages: 1, writable: true });
