@@ -70,8 +70,7 @@ export class DebianXenstored implements AsyncDisposable {
     writeFileSync(join(directory, 'xsd_port'), '2\n');
     writeFileSync(join(directory, 'page-0'), new Uint8Array(PAGE_SIZE));
     const started = new DebianXenstored(runtime, directory, options);
-    const socket = join(directory, 'socket');
-    await until(runtime, () => existsSync(socket), { what: 'xenstored listens' });
+    await until(runtime, () => started.#listens(), { what: 'xenstored listens' });
     return started;
   }
 
@@ -83,14 +82,13 @@ export class DebianXenstored implements AsyncDisposable {
   /** A guest's end of a fresh ring page, to be introduced by whoever asked for it. */
   ring(domid: number): PacedByteChannel {
     this.#stopLooking(domid);
-    const path = join(this.#directory, `page-${domid}`);
-    // A file of its own for each ring: xenstored may still look at the page of the one before, and
-    // emptying that file under its eyes would kill it (SIGBUS).
-    rmSync(path, { force: true });
-    const fd = openSync(path, 'wx+');
+    // xenstored may still look at the page of the ring before: the same file, never shorter (emptying it
+    // under its eyes would kill it by SIGBUS), zeroed through the mapping.
+    const fd = openSync(join(this.#directory, `page-${domid}`), 'a+');
     ftruncateSync(fd, PAGE_SIZE);
     const mapping = new Mapping(1);
     mapping.place({ fd, offset: 0, atPage: 0, pages: 1, writable: true });
+    mapping.bytes.fill(0);
     closeSync(fd);
     const port = new Uint32Array([FIRST_PORT + domid]);
     const ring = new XenstoreRing({
@@ -114,6 +112,16 @@ export class DebianXenstored implements AsyncDisposable {
     await once(this.#child, 'exit');
     closeSync(this.#events);
     rmSync(this.#directory, { recursive: true });
+  }
+
+  /** The socket's file is there a moment before anybody listens on it. */
+  async #listens(): Promise<boolean> {
+    try {
+      (await this.connect()).close();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   #stopLooking(domid: number): void {
