@@ -2,7 +2,7 @@
 // `Domain` and runs unchanged on the hypervisor in this process and on /dev/xen/* of a real host.
 //
 // Control operations (share, map, bind, xenstore) are asynchronous: they are hypercalls, ioctls or
-// messages and may wait. The data path (notify, ring and page access) is synchronous and allocates nothing.
+// messages and may wait. The data path (notify, ring and page access) is synchronous and free of promises.
 //
 // A domain's memory cannot be granted by address on Linux: gntalloc hands out new shareable pages. So the
 // interface offers "new pages for DOMID" and never "grant this address".
