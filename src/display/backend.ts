@@ -52,14 +52,14 @@ export class DisplayBackend implements BackendDriver {
     for (const [connection, device] of this.#connections) {
       if (device.guest.domid !== domid) continue;
       for (const connector of connection.connectors) {
-        statuses.push(statusOf(device.devid, connector, this.#output.name));
+        statuses.push(statusOf(device.devid, connector));
       }
     }
     return statuses.sort((a, b) => a.devid - b.devid || a.connector - b.connector);
   }
 }
 
-function statusOf(devid: number, connector: Connector, path: string): ConnectorStatus {
+function statusOf(devid: number, connector: Connector): ConnectorStatus {
   const { info, meter, output, scanout } = connector;
   const { picture } = scanout;
   return {
@@ -73,6 +73,6 @@ function statusOf(devid: number, connector: Connector, path: string): ConnectorS
     flipsPerSecond: meter.flipsPerSecond,
     flipLatencyMs: meter.latencyMs ?? null,
     bytesCopied: output.bytesCopied,
-    path,
+    path: output.path,
   };
 }

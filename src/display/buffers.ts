@@ -12,6 +12,7 @@ import { PAGE_SIZE } from '../abi/page.ts';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type ForeignMapping, GrantMapError } from '../xen/domain.ts';
+import type { DmaBuf } from '../xen/memory.ts';
 import { readPageDirectory } from '../xen/page-directory.ts';
 import type { GuestContext } from '../xen/xenbus/driver.ts';
 import { type Cookie, CookieTable, cookieText } from './cookie.ts';
@@ -29,7 +30,9 @@ export class DisplayBuffer {
   readonly stride: number | undefined;
   readonly framebuffers = new Set<Framebuffer>();
   state: BufferState = 'creating';
-  readonly #dataOffset: number;
+  /** Where the first pixel is in the buffer's memory, in bytes. */
+  readonly dataOffset: number;
+  readonly memory: DmaBuf | undefined;
   readonly #bufferBytes: number;
   readonly #charges: Disposable[];
   readonly #readers = new Set<Promise<void>>();
@@ -41,19 +44,19 @@ export class DisplayBuffer {
     this.cookie = buffer;
     this.pages = Math.ceil(bufferBytes / PAGE_SIZE);
     this.stride = width === 0 ? undefined : inferStride(request);
-    this.#dataOffset = dataOffset;
+    this.dataOffset = dataOffset;
     this.#bufferBytes = bufferBytes;
     this.#charges = [charge];
   }
 
   /** Bytes of the pixels. */
   get byteLength(): number {
-    return this.#bufferBytes - this.#dataOffset;
+    return this.#bufferBytes - this.dataOffset;
   }
 
   /** The pixels, not copied: what the guest asked for, without the rest of the last page. */
   get bytes(): Uint8Array {
-    return this.#mapping!.bytes.subarray(this.#dataOffset, this.#bufferBytes);
+    return this.#mapping!.bytes.subarray(this.dataOffset, this.#bufferBytes);
   }
 
   /** Charged for the buffer until it is gone. */

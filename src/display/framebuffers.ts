@@ -4,6 +4,7 @@
 // a buffer knows its framebuffers, so none outlives the mapping that it looks into.
 
 import { ProtocolViolation } from '../runtime/errors.ts';
+import type { DmaBuf } from '../xen/memory.ts';
 import type { GuestContext } from '../xen/xenbus/driver.ts';
 import type { DisplayBuffer } from './buffers.ts';
 import { type Cookie, CookieTable, cookieText } from './cookie.ts';
@@ -50,7 +51,7 @@ export class Framebuffer {
   }
 }
 
-interface PictureShape extends Omit<Picture, 'bytes'> {
+interface PictureShape extends Omit<Picture, 'bytes' | 'memory' | 'offset'> {
   /** Offsets in the buffer of the first byte, and of the first one after the last. */
   readonly first: number;
   readonly end: number;
@@ -80,6 +81,14 @@ class FramebufferPicture implements Picture {
   get bytes(): Uint8Array {
     this.#bytes ??= this.#buffer.bytes.subarray(this.#first, this.#end);
     return this.#bytes;
+  }
+
+  get memory(): DmaBuf | undefined {
+    return this.#buffer.memory;
+  }
+
+  get offset(): number {
+    return this.#buffer.dataOffset + this.#first;
   }
 }
 

@@ -4,6 +4,7 @@
 // that it has stopped; `onFlipped` is called exactly once per flip unless the connector is closed first.
 
 import type { DomId } from '../xen/ids.ts';
+import type { DmaBuf, LocalBuffer } from '../xen/memory.ts';
 import type { PixelFormat } from './pixel-format.ts';
 
 /** A framebuffer's visible part, in the guest's own pages. */
@@ -15,6 +16,10 @@ export interface Picture {
   readonly format: PixelFormat;
   /** From the first byte of the first row to the last byte of the last row, not copied. */
   readonly bytes: Uint8Array;
+  /** The memory that it lies in, for outputs that hand it to a driver; undefined where it is only mapped. */
+  readonly memory: DmaBuf | undefined;
+  /** Where the first row begins in that memory, in bytes. */
+  readonly offset: number;
 }
 
 export interface ConnectorInfo {
@@ -37,10 +42,27 @@ export interface OutputConnector extends AsyncDisposable {
   retire(picture: Picture): Promise<void>;
   /** Bytes of frames that this output had to copy, for the metrics (law 1). */
   readonly bytesCopied: number;
+  /** Short word for the way that frames take now, for status: `browser`, `null`, `kms`. */
+  readonly path: string;
+}
+
+/** A buffer that a guest wants from the driver domain. */
+export interface OutputBufferRequest {
+  readonly domid: DomId;
+  readonly width: number;
+  readonly height: number;
+  readonly bitsPerPixel: number;
+  /** Bytes from one row to the next that the guest will use, whatever the hardware likes. */
+  readonly stride: number;
+  /** Pages that the guest expects at least. */
+  readonly pages: number;
 }
 
 export interface DisplayOutput {
-  /** Short word for the path that frames take, for status: `browser`, `null`, `kms`. */
-  readonly name: string;
   connect(info: ConnectorInfo): Promise<OutputConnector>;
+  /**
+   * Memory of the output's own for a guest to draw into, zeroed, shown with exactly the stride asked for.
+   * Left out, or undefined as a result (with the reason logged), where the output has none such.
+   */
+  allocate?(request: OutputBufferRequest): Promise<LocalBuffer | undefined>;
 }

@@ -4,6 +4,8 @@
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Domain } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
+import type { Memory } from '../xen/memory.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import { GuestEvents } from './guest-events.ts';
 import { GuestForeign } from './guest-foreign.ts';
@@ -12,6 +14,15 @@ import type { HypercallPort } from './hypercalls.ts';
 
 /** The connection to xenstored; closing the domain closes it. */
 export type StoreConnection = Xenstore & AsyncDisposable;
+
+const noMemory: Memory = {
+  async createPool() {
+    throw unsupported('createPool', 'not yet');
+  },
+  async allocate() {
+    throw unsupported('allocate', 'not yet');
+  },
+};
 
 export interface GuestDomainOptions {
   readonly port: HypercallPort;
@@ -25,6 +36,7 @@ export class GuestDomain implements Domain {
   readonly domid: DomId;
   readonly grants: GuestGrants;
   readonly foreign: GuestForeign;
+  readonly memory: Memory = noMemory;
   readonly events: GuestEvents;
   readonly store: StoreConnection;
   readonly #stopped = new AbortController();

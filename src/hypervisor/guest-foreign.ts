@@ -6,12 +6,15 @@
 import assert from 'node:assert/strict';
 import { GNTST_okay, gntstName } from '../abi/grant-table.ts';
 import {
+  type ExportedRefs,
+  type ExportRequest,
   type ForeignMapping,
   type ForeignMemory,
   GrantMapError,
   type MapRequest,
 } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import type { HypercallPort, WindowRef } from './hypercalls.ts';
 
 export class GuestForeign implements ForeignMemory {
@@ -36,6 +39,10 @@ export class GuestForeign implements ForeignMemory {
     const mapping = new GuestForeignMapping(this, { domid, writable, window: mapped });
     this.#mappings.add(mapping);
     return mapping;
+  }
+
+  async export(_request: ExportRequest): Promise<ExportedRefs> {
+    throw unsupported('export', 'not yet');
   }
 
   view(window: WindowRef): Uint8Array {

@@ -16,8 +16,9 @@ import {
 } from '../abi/grant-table.ts';
 import { SysError } from '../runtime/errors.ts';
 import type { Runtime, Timer } from '../runtime/runtime.ts';
-import type { Grants, SharedPages, ShareRequest } from '../xen/domain.ts';
+import type { Grants, LendRequest, LentPages, SharedPages, ShareRequest } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import { GRANTS_PER_FRAME, WORDS_PER_GRANT, wordsOf } from './grant-table.ts';
 import type { HypercallPort, WindowRef } from './hypercalls.ts';
 
@@ -72,6 +73,10 @@ export class GuestGrants implements Grants {
       this.#free.push(...refs);
       throw error;
     }
+  }
+
+  async lend(_request: LendRequest): Promise<LentPages> {
+    throw unsupported('lend', 'not yet');
   }
 
   /** Ends access to pages; what others still map follows when they have let go. */

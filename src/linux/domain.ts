@@ -6,14 +6,32 @@
 import { SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
-import type { Domain, Grants, SharedPages, ShareRequest } from '../xen/domain.ts';
+import type {
+  Domain,
+  Grants,
+  LendRequest,
+  LentPages,
+  SharedPages,
+  ShareRequest,
+} from '../xen/domain.ts';
 import { type DomId, domId } from '../xen/ids.ts';
+import type { Memory } from '../xen/memory.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import { XenstoreClient } from '../xen/xenstore-client.ts';
 import { EVTCHN, GNTALLOC, GNTDEV, openXenDevice } from './device.ts';
 import { Evtchn, type HandlerErrorListener } from './evtchn.ts';
 import { Gntalloc } from './gntalloc.ts';
 import { Gntdev } from './gntdev.ts';
 import { openXenstoreChannel } from './xenstore.ts';
+
+const noMemory: Memory = {
+  async createPool() {
+    throw unsupported('UDMABUF_CREATE', 'not yet');
+  },
+  async allocate() {
+    throw unsupported('DMA_HEAP_IOCTL_ALLOC', 'not yet');
+  },
+};
 
 /** Opens /dev/xen/gntalloc when something is first shared: a backend that never shares needs no driver. */
 class LazyGntalloc implements Grants {
@@ -27,6 +45,10 @@ class LazyGntalloc implements Grants {
   async share(request: ShareRequest): Promise<SharedPages> {
     this.#gntalloc ??= this.#scope.own(new Gntalloc(openXenDevice(GNTALLOC)));
     return this.#gntalloc.share(request);
+  }
+
+  async lend(_request: LendRequest): Promise<LentPages> {
+    throw unsupported('DMABUF_IMP_TO_REFS', 'not yet');
   }
 }
 
@@ -43,6 +65,7 @@ export class LinuxDomain implements Domain {
   readonly domid: DomId;
   readonly grants: Grants;
   readonly foreign: Gntdev;
+  readonly memory: Memory = noMemory;
   readonly events: Evtchn;
   readonly store: XenstoreClient;
   readonly #scope: Scope;

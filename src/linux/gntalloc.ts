@@ -16,8 +16,9 @@ import {
   ioctlGntallocDeallocGref,
 } from '../abi/gntalloc.ts';
 import { Mapping } from '../posix/mapping.ts';
-import type { Grants, SharedPages, ShareRequest } from '../xen/domain.ts';
+import type { Grants, LendRequest, LentPages, SharedPages, ShareRequest } from '../xen/domain.ts';
 import { type Gref, gref } from '../xen/ids.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import type { DeviceFile } from './device.ts';
 import { LivePages } from './device-pages.ts';
 
@@ -54,6 +55,10 @@ export class Gntalloc implements Grants, Disposable {
       release();
       throw error;
     }
+  }
+
+  async lend(_request: LendRequest): Promise<LentPages> {
+    throw unsupported('DMABUF_IMP_TO_REFS', 'not yet');
   }
 
   /** Ends access to everything that is still shared and closes the device. */

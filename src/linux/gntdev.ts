@@ -25,12 +25,15 @@ import { addressOf } from '../posix/libc.ts';
 import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
 import {
+  type ExportedRefs,
+  type ExportRequest,
   type ForeignMapping,
   type ForeignMemory,
   GrantMapError,
   type MapRequest,
 } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import type { DeviceFile } from './device.ts';
 import { type DevicePages, LivePages } from './device-pages.ts';
 
@@ -61,6 +64,10 @@ export class Gntdev implements ForeignMemory, Disposable {
     const mapping = this.#tryMap(request);
     if (mapping === undefined) throw this.#explain(request);
     return mapping;
+  }
+
+  async export(_request: ExportRequest): Promise<ExportedRefs> {
+    throw unsupported('DMABUF_EXP_FROM_REFS', 'not yet');
   }
 
   /** Unmaps what is still mapped and closes the device. */

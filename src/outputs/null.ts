@@ -12,7 +12,6 @@ export interface NullOutputOptions {
 }
 
 export class NullOutput implements DisplayOutput {
-  readonly name = 'null';
   readonly #options: NullOutputOptions;
 
   constructor(options: NullOutputOptions) {
@@ -26,6 +25,7 @@ export class NullOutput implements DisplayOutput {
 
 class NullConnector implements OutputConnector {
   readonly bytesCopied = 0;
+  readonly path = 'null';
   readonly #vblank: Vblank | undefined;
   #onFlipped: (() => void) | undefined;
 

@@ -28,6 +28,7 @@ export interface ScreenOptions {
 
 export class Screen implements OutputConnector {
   readonly info: ConnectorInfo;
+  readonly path = 'browser';
   readonly #vblank: Vblank;
   readonly #watching: Watching;
   readonly #onClosed: (() => void) | undefined;

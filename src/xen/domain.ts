@@ -8,6 +8,7 @@
 // interface offers "new pages for DOMID" and never "grant this address".
 
 import type { DomId, Gref, Port } from './ids.ts';
+import type { DmaBuf, GivenBack, LocalBuffer, Memory } from './memory.ts';
 import type { Xenstore } from './xenstore.ts';
 
 /** Pages of ours that another domain may map: zeroed when made, contiguous in our view. */
@@ -32,10 +33,35 @@ export interface ShareRequest {
   readonly writable: boolean;
 }
 
+/** A buffer of ours whose pages another domain may map. */
+export interface LentPages {
+  readonly domid: DomId;
+  readonly writable: boolean;
+  /** One grant reference per page, in the order of the pages. */
+  readonly refs: readonly Gref[];
+  /**
+   * Ends access, as far as the other domain has unmapped the pages; to be called again until nothing is
+   * held. Never waits for the other domain. The buffer stays whole meanwhile.
+   */
+  end(): Promise<GivenBack>;
+}
+
+export interface LendRequest {
+  readonly domid: DomId;
+  /** Made by this domain (`Memory`) or by a driver of this host. */
+  readonly buffer: LocalBuffer;
+  readonly writable: boolean;
+}
+
 /** The grants that this domain gives. */
 export interface Grants {
   /** @throws SysError when there is no memory (ENOMEM) or no grant entry (ENOSPC) left */
   share(request: ShareRequest): Promise<SharedPages>;
+  /**
+   * Grants every page of a buffer that exists already.
+   * @throws SysError ENOSPC without grant entries, EOPNOTSUPP where the host has no way to do it so
+   */
+  lend(request: LendRequest): Promise<LentPages>;
 }
 
 /** Another domain's pages in our address space, contiguous in the order of the refs. */
@@ -55,6 +81,24 @@ export interface MapRequest {
   readonly writable: boolean;
 }
 
+/** How processors and devices see a dma-buf made of grants (GNTDEV_DMA_FLAG_*). */
+export type Caching = 'cached' | 'write-combined' | 'coherent';
+
+export interface ExportRequest {
+  readonly domid: DomId;
+  readonly refs: readonly Gref[];
+  readonly caching: Caching;
+}
+
+/** Another domain's pages as a dma-buf, for drivers of this host. It maps the grants until it is released. */
+export interface ExportedRefs extends DmaBuf {
+  readonly domid: DomId;
+  /** Closes our own handle; who has imported the buffer goes on using it. Idempotent. */
+  close(): void;
+  /** Whether it is closed, nobody uses it and the grants are unmapped. Does not wait. @throws SysError */
+  released(): Promise<boolean>;
+}
+
 /** Other domains' memory, by the grants they gave us. */
 export interface ForeignMemory {
   /**
@@ -63,6 +107,12 @@ export interface ForeignMemory {
    * @throws SysError when the system has no room (maptrack, address space, memory)
    */
   map(request: MapRequest): Promise<ForeignMapping>;
+  /**
+   * Makes a dma-buf of all of `refs` or of none.
+   * @throws GrantMapError naming the first ref that cannot be mapped
+   * @throws SysError EOPNOTSUPP (with the reason) where the host makes no dma-bufs of grants; ENOMEM, EINVAL
+   */
+  export(request: ExportRequest): Promise<ExportedRefs>;
 }
 
 /** A grant could not be mapped: which one, and the hypervisor's reason. */
@@ -113,6 +163,7 @@ export interface Domain extends AsyncDisposable {
   readonly provider: 'hypervisor' | 'linux';
   readonly grants: Grants;
   readonly foreign: ForeignMemory;
+  readonly memory: Memory;
   readonly events: EventChannels;
   readonly store: Xenstore;
 }

@@ -36,7 +36,7 @@ export interface DirectoryReadRequest {
  * @throws GrantMapError when a directory page cannot be mapped
  */
 export async function readPageDirectory(
-  foreign: ForeignMemory,
+  foreign: Pick<ForeignMemory, 'map'>,
   { domid, first, pages }: DirectoryReadRequest,
 ): Promise<Gref[]> {
   assert(pages > 0, 'a directory of nothing');
@@ -57,7 +57,7 @@ export async function readPageDirectory(
 
 /** A private copy of one page; nothing of it is mapped any more when the promise resolves. */
 async function copyPage(
-  foreign: ForeignMemory,
+  foreign: Pick<ForeignMemory, 'map'>,
   domid: DomId,
   ref: Gref,
 ): Promise<Untrusted<DataView>> {
@@ -91,7 +91,7 @@ export interface DirectoryWriteRequest {
  * @throws SysError as `Grants.share`
  */
 export async function writePageDirectory(
-  grants: Grants,
+  grants: Pick<Grants, 'share'>,
   { domid, refs }: DirectoryWriteRequest,
 ): Promise<SharedPages> {
   assert(refs.length > 0, 'a directory of nothing');

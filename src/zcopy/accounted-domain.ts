@@ -50,6 +50,7 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
       acquire<SharedPages>(account, { pages: request.pages, refs: request.pages }, () =>
         domain.grants.share(request),
       ),
+    lend: (request) => domain.grants.lend(request),
   };
   const foreign: ForeignMemory = {
     map: (request) => {
@@ -58,6 +59,7 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
         domain.foreign.map(request),
       );
     },
+    export: (request) => domain.foreign.export(request),
   };
   const events: EventChannels = {
     allocUnbound: (request) =>
@@ -82,6 +84,7 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
     provider: domain.provider,
     grants,
     foreign,
+    memory: domain.memory,
     events,
     store,
     async [Symbol.asyncDispose]() {

@@ -89,6 +89,7 @@ test('the event of a flip that a mode cuts short is visible before the answer to
   const { connector, ring, put, notified } = await setUp({
     output: {
       bytesCopied: 0,
+      path: 'test',
       show: () => complete(),
       flip: (_, onFlipped) => {
         complete = onFlipped;

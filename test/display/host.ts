@@ -143,7 +143,9 @@ function slowDomain(domain: Domain, runtime: Runtime, delayMs: number): Domain {
     provider: domain.provider,
     grants: domain.grants,
     store: domain.store,
+    memory: domain.memory,
     foreign: {
+      export: (request) => domain.foreign.export(request),
       map: async (request) => {
         await sleep(runtime, delayMs);
         return domain.foreign.map(request);

@@ -15,7 +15,6 @@ export interface RecordingOptions {
 }
 
 export class RecordingOutput implements DisplayOutput {
-  readonly name = 'recording';
   readonly connectors: RecordingConnector[] = [];
   readonly #options: RecordingOptions;
 
@@ -33,6 +32,7 @@ export class RecordingOutput implements DisplayOutput {
 export class RecordingConnector implements OutputConnector {
   readonly info: ConnectorInfo;
   readonly bytesCopied = 0;
+  readonly path = 'recording';
   shown: Picture | undefined;
   closed = false;
   /** Calls that came after the connector was closed: there must be none. */

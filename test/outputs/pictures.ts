@@ -23,7 +23,7 @@ export function blankPicture({
   const stride = strideOf(width, format.bitsPerPixel) + padding;
   const rowBytes = (width * format.bitsPerPixel) >>> 3;
   const bytes = new Uint8Array((height - 1) * stride + rowBytes);
-  return { width, height, stride, format, bytes };
+  return { width, height, stride, format, bytes, memory: undefined, offset: 0 };
 }
 
 /** A picture full of noise that follows from `seed`. */

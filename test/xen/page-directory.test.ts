@@ -23,7 +23,7 @@ import {
 const GUEST = domId(1);
 
 /** A guest's granted pages by reference, with a count of what is mapped now and was ever. */
-class Pages implements ForeignMemory, Grants {
+class Pages implements Pick<ForeignMemory, 'map'>, Pick<Grants, 'share'> {
   readonly table = new Map<number, Uint8Array>();
   mapped = 0;
   everMapped = 0;

@@ -14,7 +14,6 @@ export interface BrowserOutputOptions {
 }
 
 export class BrowserOutput implements DisplayOutput {
-  readonly name = 'browser';
   readonly #runtime: Runtime;
   readonly #options: BrowserOutputOptions;
   readonly #screens = new Map<string, Screen>();

@@ -57,11 +57,11 @@ export class World {
 
   /** Domain 0 as a process of its own sees it: with a xenstore connection that can end on its own. */
   process(): { readonly domain: Domain; readonly store: XenstoreClient } {
-    const { grants, foreign, events } = this.dom0;
+    const { grants, foreign, memory, events } = this.dom0;
     const store = this.connectStore(DOM0);
     const close = () => store[Symbol.asyncDispose]();
     const provider = 'hypervisor';
-    const domain = { domid: DOM0, provider, grants, foreign, events, store } as const;
+    const domain = { domid: DOM0, provider, grants, foreign, memory, events, store } as const;
     return { domain: { ...domain, [Symbol.asyncDispose]: close }, store };
   }
 
