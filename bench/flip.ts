@@ -13,7 +13,7 @@ import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { Scope } from '../src/runtime/scope.ts';
 import { BackendBus } from '../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../src/xen/xenbus/guests.ts';
-import { accountedDomain } from '../src/zcopy/accounted-domain.ts';
+import { openGuest } from '../src/zcopy/guest.ts';
 import { DEFAULT_BUDGET, Ledger } from '../src/zcopy/ledger.ts';
 
 const WARM_UP_FLIPS = 20_000;
@@ -58,17 +58,8 @@ async function open(scope: Scope): Promise<Bench> {
   const host = scope.own(await XenHost.start({ runtime }));
   const ledger = new Ledger();
   const guests = new Guests((domid) => {
-    const account = ledger.open(domid, DEFAULT_BUDGET);
-    const guestScope = new Scope(`guest-${domid}`);
-    guestScope.defer(() => ledger.close(account));
-    return {
-      domid,
-      domain: accountedDomain(host.dom0, account),
-      scope: guestScope,
-      log: runtime.log,
-      countRefusal: (reason) => account.countRefusal(reason),
-      charge: (amounts) => account.charge(amounts),
-    };
+    const budget = DEFAULT_BUDGET;
+    return openGuest({ runtime, domain: host.dom0, ledger, budget, domid, name: 'bench' }).context;
   });
   const driver = new DisplayBackend({ runtime, output: new NullOutput({ runtime }) });
   scope.own(await BackendBus.open({ runtime, domain: host.dom0, driver, guests }));

@@ -18,7 +18,7 @@ import type { DomId } from '../xen/ids.ts';
 import { BackendBus } from '../xen/xenbus/backend-bus.ts';
 import type { BackendDriver, GuestContext } from '../xen/xenbus/driver.ts';
 import { Guests } from '../xen/xenbus/guests.ts';
-import { accountedDomain } from '../zcopy/accounted-domain.ts';
+import { openGuest } from '../zcopy/guest.ts';
 import { type Account, type Budget, Ledger } from '../zcopy/ledger.ts';
 import type { DaemonStatus, GuestStatus } from './status.ts';
 import { CONTROL_ACTIONS } from './status.ts';
@@ -120,27 +120,20 @@ export class Daemon implements DaemonView, AsyncDisposable {
   async #admit(domid: DomId): Promise<GuestContext> {
     const { runtime, domain, budget } = this.#options;
     const name = (await domain.store.read(`/local/domain/${domid}/name`)) ?? `domain-${domid}`;
-    const account = this.#ledger.open(domid, budget);
+    const ledger = this.#ledger;
+    const { context, account } = openGuest({ runtime, domain, ledger, budget, domid, name });
+    const { scope } = context;
     const served: Served = { account, name, closing: false };
-    const scope = new Scope(`guest-${domid}`);
     this.#served.set(domid, served);
     scope.defer(() => {
       this.#served.delete(domid);
-      this.#ledger.close(account);
       this.#changed();
     });
     scope.signal.addEventListener('abort', () => {
       served.closing = true;
     });
     this.#changed();
-    return {
-      domid,
-      domain: accountedDomain(domain, account),
-      scope,
-      log: runtime.log.child({ guest: name, domid }),
-      countRefusal: (reason) => account.countRefusal(reason),
-      charge: (amounts) => account.charge(amounts),
-    };
+    return context;
   }
 
   #statusOf(domid: DomId, { account, name, closing }: Served): GuestStatus {

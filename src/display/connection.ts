@@ -36,10 +36,10 @@ export class Connection implements Objects {
   readonly #framebuffers: Framebuffers;
 
   private constructor(parts: ConnectionParts) {
-    const { runtime, device, scope } = parts;
+    const { runtime, output, device, scope } = parts;
     this.#parts = parts;
     this.#refusals = new Refusals(runtime, device);
-    this.#buffers = new Buffers({ runtime, guest: device.guest });
+    this.#buffers = new Buffers({ runtime, guest: device.guest, output });
     this.#framebuffers = new Framebuffers(device.guest, (framebuffer) => this.#drop(framebuffer));
     scope.defer(() => this.#buffers.close());
     scope.defer(() => this.#framebuffers.close());

@@ -6,8 +6,8 @@
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { DmaBuf } from '../xen/memory.ts';
 import type { GuestContext } from '../xen/xenbus/driver.ts';
-import type { DisplayBuffer } from './buffers.ts';
 import { type Cookie, CookieTable, cookieText } from './cookie.ts';
+import type { DisplayBuffer } from './display-buffer.ts';
 import { checkFramebuffer, inferStride } from './geometry.ts';
 import type { Picture } from './output.ts';
 import { type PixelFormat, pixelFormat } from './pixel-format.ts';

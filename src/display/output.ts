@@ -4,7 +4,7 @@
 // that it has stopped; `onFlipped` is called exactly once per flip unless the connector is closed first.
 
 import type { DomId } from '../xen/ids.ts';
-import type { DmaBuf, LocalBuffer } from '../xen/memory.ts';
+import type { ContiguityKind, DmaBuf, LocalBuffer } from '../xen/memory.ts';
 import type { PixelFormat } from './pixel-format.ts';
 
 /** A framebuffer's visible part, in the guest's own pages. */
@@ -60,6 +60,10 @@ export interface OutputBufferRequest {
 
 export interface DisplayOutput {
   connect(info: ConnectorInfo): Promise<OutputConnector>;
+  /** Whether it hands pictures to drivers, so that a dma-buf of the guest's pages is of use to it. */
+  readonly importsBuffers?: boolean;
+  /** What memory that it is to show without a copy must be; `none` when left out. */
+  readonly contiguity?: ContiguityKind;
   /**
    * Memory of the output's own for a guest to draw into, zeroed, shown with exactly the stride asked for.
    * Left out, or undefined as a result (with the reason logged), where the output has none such.

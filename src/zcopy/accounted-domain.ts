@@ -1,17 +1,26 @@
 // Our domain, as one guest's backends use it: everything acquired through it is charged to that guest's
 // account before it is acquired, and given back when it is released. The only place that charges pages,
-// refs, mappings, ports and watches, so nothing can be held without being counted.
+// refs, mappings, ports, watches and pages of the pool, so nothing can be held without being counted.
+//
+// Memory of ours is charged when it is lent, and what came out of the pool also as the pool's; what others
+// still use of it stays charged until they do not.
 
 import assert from 'node:assert/strict';
 import type {
   Domain,
   EventChannel,
   EventChannels,
+  ExportedRefs,
+  ExportRequest,
   ForeignMapping,
   ForeignMemory,
   Grants,
+  LendRequest,
+  LentPages,
+  MapRequest,
   SharedPages,
 } from '../xen/domain.ts';
+import type { LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import type { Account, Charge, Held } from './ledger.ts';
 
@@ -40,6 +49,74 @@ function returningCharge<T extends AsyncDisposable>(resource: T, charge: Charge)
   return Object.defineProperty(resource, Symbol.asyncDispose, { value: released });
 }
 
+/** Lends, and charges the pages until the other domain has let go of the last one. */
+async function lend(domain: Domain, account: Account, request: LendRequest): Promise<LentPages> {
+  const { pages } = request.buffer;
+  const charge = account.charge({ pages, refs: pages });
+  const lent = await domain.grants.lend(request).catch(undoing(charge));
+  const end = lent.end.bind(lent);
+  const ended = async () => {
+    const given = await end();
+    if (given.heldPages === 0) charge[Symbol.dispose]();
+    return given;
+  };
+  return Object.defineProperty(lent, 'end', { value: ended });
+}
+
+/** Makes a dma-buf, whose mapping is charged until it is released; its pages are those of the view. */
+async function exportRefs(
+  domain: Domain,
+  account: Account,
+  request: ExportRequest,
+): Promise<ExportedRefs> {
+  const charge = account.charge({ refs: request.refs.length, mappings: 1 });
+  const exported = await domain.foreign.export(request).catch(undoing(charge));
+  const ask = exported.released.bind(exported);
+  const released = async () => {
+    const over = await ask();
+    if (over) charge[Symbol.dispose]();
+    return over;
+  };
+  return Object.defineProperty(exported, 'released', { value: released });
+}
+
+/** Takes memory out of the pool, charged until the last page of it is back. */
+async function takeFrom(pool: MemoryPool, account: Account, pages: number): Promise<LocalBuffer> {
+  const charge = account.charge({ poolPages: pages });
+  const memory = await pool.allocate(pages).catch(undoing(charge));
+  const free = memory.free.bind(memory);
+  const freed = async () => {
+    const given = await free();
+    if (given.heldPages === 0) charge[Symbol.dispose]();
+    return given;
+  };
+  return Object.defineProperty(memory, 'free', { value: freed });
+}
+
+function undoing(charge: Charge): (error: unknown) => never {
+  return (error) => {
+    charge[Symbol.dispose]();
+    throw error;
+  };
+}
+
+function accountedMemory(domain: Domain, account: Account): Memory {
+  return {
+    allocate: (request) => domain.memory.allocate(request),
+    createPool: async (request) => {
+      const pool = await domain.memory.createPool(request);
+      return {
+        pages: pool.pages,
+        get freePages() {
+          return pool.freePages;
+        },
+        allocate: (pages) => takeFrom(pool, account, pages),
+        [Symbol.asyncDispose]: () => pool[Symbol.asyncDispose](),
+      };
+    },
+  };
+}
+
 /**
  * `domain` with everything acquired through it charged to `account`.
  * The result does not own `domain`: disposing it asserts that the account is empty and closes nothing.
@@ -50,16 +127,16 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
       acquire<SharedPages>(account, { pages: request.pages, refs: request.pages }, () =>
         domain.grants.share(request),
       ),
-    lend: (request) => domain.grants.lend(request),
+    lend: (request) => lend(domain, account, request),
   };
   const foreign: ForeignMemory = {
-    map: (request) => {
+    map: (request: MapRequest) => {
       const { length } = request.refs;
       return acquire<ForeignMapping>(account, { pages: length, refs: length, mappings: 1 }, () =>
         domain.foreign.map(request),
       );
     },
-    export: (request) => domain.foreign.export(request),
+    export: (request) => exportRefs(domain, account, request),
   };
   const events: EventChannels = {
     allocUnbound: (request) =>
@@ -84,7 +161,7 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
     provider: domain.provider,
     grants,
     foreign,
-    memory: domain.memory,
+    memory: accountedMemory(domain, account),
     events,
     store,
     async [Symbol.asyncDispose]() {

@@ -2,11 +2,13 @@
 // and the leak checks of the tests are views of it.
 //
 // Invariants: a row's numbers are never negative; nothing is held before its charge was accepted (the
-// budget is checked before any work is done); a guest that is gone has a row of zeros.
+// budget is checked before any work is done); a guest that is gone has no row, unless somebody still uses
+// buffers of its: then they are in the row by name, and the row goes with the last of them.
 
 import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
+import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 
 /** The kinds of things that are counted, as the status API spells them. */
 export const HELD_KINDS = [
@@ -17,6 +19,7 @@ export const HELD_KINDS = [
   'watches',
   'buffers',
   'framebuffers',
+  'poolPages',
   'quarantinedPages',
 ] as const;
 
@@ -28,16 +31,18 @@ export type Budget = Held;
 
 /**
  * Room for four 3840x2160 buffers at 32 bits per pixel (8100 pages each) with their page directories and
- * rings, and for a person's number of connectors.
+ * rings, each page mapped for us and in a dma-buf, and for a person's number of connectors. The pool, which
+ * a guest gets whose buffers are allocated here, has two of them.
  */
 export const DEFAULT_BUDGET: Budget = {
   pages: 4 * 8100 + 256,
-  refs: 4 * 8100 + 256,
+  refs: 2 * (4 * 8100 + 256),
   mappings: 256,
   ports: 32,
   watches: 32,
   buffers: 64,
   framebuffers: 128,
+  poolPages: 2 * 8100,
   quarantinedPages: 4 * 8100,
 };
 
@@ -55,6 +60,7 @@ export class Account {
   readonly domid: DomId;
   readonly budget: Budget;
   readonly #held = nothing();
+  readonly #buffers = new Set<HeldBuffer>();
   readonly #refused = new Map<string, number>();
 
   constructor(domid: DomId, budget: Budget) {
@@ -63,7 +69,12 @@ export class Account {
   }
 
   get held(): Readonly<Held> {
-    return this.#held;
+    return { ...this.#held, quarantinedPages: this.#quarantinedPages };
+  }
+
+  /** The buffers that the guest makes us hold, in whatever state. */
+  get buffers(): readonly HeldBuffer[] {
+    return [...this.#buffers];
   }
 
   /** How often this guest was refused something, by reason. */
@@ -77,7 +88,8 @@ export class Account {
 
   /**
    * Enters all of `amounts` or none of them.
-   * @throws ProtocolViolation (XEN_ENOMEM, reason `over-budget-KIND`) when one would exceed the budget
+   * @throws ProtocolViolation (XEN_ENOMEM, reason `over-budget-KIND`) when one would exceed the budget, or for
+   *   another buffer while more pages are in quarantine than the guest may leave there
    */
   charge(amounts: Partial<Held>): Charge {
     const entries = Object.entries(amounts) as [HeldKind, number][];
@@ -88,6 +100,7 @@ export class Account {
       const detail = `${wanted} ${kind} wanted, ${this.budget[kind]} allowed for domain ${this.domid}`;
       throw new ProtocolViolation(`over-budget-${kind}`, 'XEN_ENOMEM', detail);
     }
+    if ((amounts.buffers ?? 0) > 0) this.#checkQuarantine();
     for (const [kind, amount] of entries) this.#held[kind] += amount;
     let open = true;
     return {
@@ -99,9 +112,28 @@ export class Account {
     };
   }
 
+  /** Enters a buffer by name; it leaves by itself. What it holds is charged besides. */
+  track(buffer: HeldBuffer): void {
+    this.#buffers.add(buffer);
+    void buffer.gone.then(() => this.#buffers.delete(buffer));
+  }
+
   /** Counts a refusal under the violation's reason. */
   countRefusal(reason: string): void {
     this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
+  }
+
+  get #quarantinedPages(): number {
+    let pages = 0;
+    for (const buffer of this.#buffers) if (buffer.state === 'quarantined') pages += buffer.pages;
+    return pages;
+  }
+
+  #checkQuarantine(): void {
+    const pages = this.#quarantinedPages;
+    if (pages <= this.budget.quarantinedPages) return;
+    const detail = `${pages} pages in quarantine, ${this.budget.quarantinedPages} allowed for domain ${this.domid}`;
+    throw new ProtocolViolation('over-budget-quarantinedPages', 'XEN_ENOMEM', detail);
   }
 
   #giveBack(kind: HeldKind, amount: number): void {
@@ -112,22 +144,42 @@ export class Account {
 
 export class Ledger {
   readonly #accounts = new Map<DomId, Account>();
+  /** Rows of guests that are gone and of whose buffers something is still in use. */
+  readonly #lingering = new Set<Account>();
 
-  /** Opens the row of a guest that appeared. */
+  /** Opens the row of a guest that appeared, or goes on with the one that it left. */
   open(domid: DomId, budget: Budget): Account {
-    assert(!this.#accounts.has(domid), `domain ${domid} has a row already`);
+    const left = this.#accounts.get(domid);
+    if (left !== undefined) {
+      assert(this.#lingering.delete(left), `domain ${domid} has a row already`);
+      return left;
+    }
     const account = new Account(domid, budget);
     this.#accounts.set(domid, account);
     return account;
   }
 
-  /** Closes the row of a guest that is gone. @throws AssertionError when it still holds something */
+  /**
+   * Closes the row of a guest that is gone; while buffers of it are in use, it stays until they are not.
+   * @throws AssertionError when it holds something else
+   */
   close(account: Account): void {
+    if (account.buffers.length > 0) {
+      this.#lingering.add(account);
+      void this.#closeLater(account);
+      return;
+    }
     assert(
       account.empty,
       `domain ${account.domid} is gone and holds ${JSON.stringify(account.held)}`,
     );
     this.#accounts.delete(account.domid);
+  }
+
+  async #closeLater(account: Account): Promise<void> {
+    await Promise.all(account.buffers.map(({ gone }) => gone));
+    // Unless the guest has come back meanwhile.
+    if (this.#lingering.delete(account)) this.close(account);
   }
 
   get accounts(): Iterable<Account> {

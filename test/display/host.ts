@@ -12,13 +12,12 @@ import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { XenHost } from '../../src/hypervisor/xen-host.ts';
 import { NullOutput } from '../../src/outputs/null.ts';
 import { type Runtime, sleep } from '../../src/runtime/runtime.ts';
-import { Scope } from '../../src/runtime/scope.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { BackendBus } from '../../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../../src/xen/xenbus/guests.ts';
-import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
+import { openGuest } from '../../src/zcopy/guest.ts';
 import { type Account, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
 
 const MACHINE_FRAMES = 16_384;
@@ -65,7 +64,7 @@ export class DisplayHost {
     });
     const ledger = new Ledger();
     const domain = slowDomain(host.dom0, runtime, delayMs);
-    const options = { runtime, domain, driver: backend, guests: guests(domain, ledger) };
+    const options = { runtime, domain, driver: backend, guests: guests(runtime, domain, ledger) };
     const bus = await run(runtime, BackendBus.open(options));
     return new DisplayHost({ runtime, host, ledger, backend, bus });
   }
@@ -164,19 +163,10 @@ function slowDomain(domain: Domain, runtime: Runtime, delayMs: number): Domain {
 }
 
 /** Guests as a daemon keeps them: one row of the ledger each, which must be empty at the end. */
-function guests(domain: Domain, ledger: Ledger): Guests {
+function guests(runtime: Runtime, domain: Domain, ledger: Ledger): Guests {
   return new Guests((domid) => {
-    const account = ledger.open(domid, DEFAULT_BUDGET);
-    const scope = new Scope(`guest-${domid}`);
-    scope.defer(() => ledger.close(account));
-    return {
-      domid,
-      domain: accountedDomain(domain, account),
-      scope,
-      log: new VirtualRuntime(0).log,
-      countRefusal: (reason) => account.countRefusal(reason),
-      charge: (amounts) => account.charge(amounts),
-    };
+    const budget = DEFAULT_BUDGET;
+    return openGuest({ runtime, domain, ledger, budget, domid, name: 'guest' }).context;
   });
 }
 

@@ -7,12 +7,28 @@ import type { Logger } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
 import type { DomId } from '../ids.ts';
+import type { MemoryPool } from '../memory.ts';
 import type { Untrusted } from '../untrusted.ts';
 
 /** Kinds of the ledger that only a device's driver knows of; the pages are those it is about to map. */
-export type DriverCharge = Partial<
-  Record<'pages' | 'refs' | 'buffers' | 'framebuffers' | 'quarantinedPages', number>
->;
+export type DriverCharge = Partial<Record<'pages' | 'refs' | 'buffers' | 'framebuffers', number>>;
+
+/** A buffer of a guest, as the ledger lists it. */
+export interface HeldBuffer {
+  /** For people: what the guest calls it. */
+  readonly name: string;
+  readonly pages: number;
+  /** `quarantined`: released, and still in use by one of the holders. */
+  readonly state: 'creating' | 'live' | 'releasing' | 'quarantined' | 'released';
+  /** Who is waited for. */
+  readonly holders: readonly {
+    readonly who: string;
+    readonly pages: number;
+    readonly evidence: string;
+  }[];
+  /** Resolves when it is over and nothing of it is held. */
+  readonly gone: Promise<void>;
+}
 
 /** One guest, as its devices' backends see it. */
 export interface GuestContext {
@@ -29,6 +45,10 @@ export interface GuestContext {
    * result gives it back. @throws ProtocolViolation (XEN_ENOMEM) when it would exceed the guest's budget
    */
   charge(amounts: DriverCharge): Disposable;
+  /** Enters a buffer into the guest's row, which lives at least as long. */
+  track(buffer: HeldBuffer): void;
+  /** Memory set aside for this guest alone, from the first call on. @throws SysError */
+  pool(): Promise<MemoryPool>;
 }
 
 /** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */

@@ -26,7 +26,10 @@ function countedGuests() {
     });
     const { dom0: domain } = world;
     const charge = () => ({ [Symbol.dispose]: () => {} });
-    return { domid, domain, scope, log: silentLogger(), countRefusal: () => {}, charge };
+    const pool = () => domain.memory.createPool({ domid, pages: 1 });
+    const track = () => {};
+    const log = silentLogger();
+    return { domid, domain, scope, log, countRefusal: () => {}, charge, track, pool };
   });
   const holdClosing = () => {
     let go = () => {};

@@ -5,16 +5,14 @@ import assert from 'node:assert/strict';
 import { GuestDomain } from '../../../src/hypervisor/guest-domain.ts';
 import { Hypervisor } from '../../../src/hypervisor/hypervisor.ts';
 import { Xenstored } from '../../../src/hypervisor/xenstored/server.ts';
-import { Scope } from '../../../src/runtime/scope.ts';
 import { VirtualRuntime } from '../../../src/runtime/virtual.ts';
 import type { Domain } from '../../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../../src/xen/ids.ts';
 import { bytePipe } from '../../../src/xen/pipe.ts';
-import type { GuestContext } from '../../../src/xen/xenbus/driver.ts';
 import { Guests } from '../../../src/xen/xenbus/guests.ts';
 import { devicePaths, type PvDevice } from '../../../src/xen/xenbus/toolstack.ts';
 import { XenstoreClient } from '../../../src/xen/xenstore-client.ts';
-import { accountedDomain } from '../../../src/zcopy/accounted-domain.ts';
+import { openGuest } from '../../../src/zcopy/guest.ts';
 import { DEFAULT_BUDGET, Ledger } from '../../../src/zcopy/ledger.ts';
 
 const MACHINE_FRAMES = 16_384;
@@ -93,21 +91,16 @@ export class World {
   /** Guests as a daemon keeps them: one row of the ledger each, which must be empty at the end. */
   guests(domain: Domain = this.dom0): Guests {
     return new Guests((domid) => {
-      const account = this.ledger.open(domid, DEFAULT_BUDGET);
-      const scope = new Scope(`guest-${domid}`);
-      scope.defer(() => this.ledger.close(account));
-      const guest: GuestContext = {
-        domid,
-        domain: accountedDomain(domain, account),
-        scope,
-        log: this.runtime.log,
+      const { runtime, ledger } = this;
+      const budget = DEFAULT_BUDGET;
+      const { context } = openGuest({ runtime, domain, ledger, budget, domid, name: 'guest' });
+      return {
+        ...context,
         countRefusal: (reason) => {
-          account.countRefusal(reason);
+          context.countRefusal(reason);
           this.refused.set(reason, (this.refused.get(reason) ?? 0) + 1);
         },
-        charge: (amounts) => account.charge(amounts),
       };
-      return guest;
     });
   }
 
