@@ -1,6 +1,6 @@
 // `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
 
-import type { DaemonStatus } from '../daemon/status.ts';
+import type { BufferStatus, DaemonStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
 import { readToken } from './config.ts';
 
@@ -63,9 +63,22 @@ function render({ guests, host }: DaemonStatus): string {
       );
     }
     lines.push(`  holds ${counts(guest.held)}`);
+    lines.push(...guest.buffers.filter(isLeaving).map(bufferLine));
     if (Object.keys(guest.refused).length > 0) lines.push(`  refused ${counts(guest.refused)}`);
   }
   return `${lines.join('\n')}\n`;
+}
+
+/** Buffers in use need no line of their own: those that are on their way out and not gone do. */
+function isLeaving({ state }: BufferStatus): boolean {
+  return state === 'releasing' || state === 'quarantined';
+}
+
+function bufferLine({ name, pages, state, holders }: BufferStatus): string {
+  const held = holders.map(
+    ({ who, pages: part, evidence }) => `${who}, ${part} pages (${evidence})`,
+  );
+  return `  buffer ${name} of ${pages} pages is ${state}: ${held.join('; ')}`;
 }
 
 function counts(numbers: Readonly<Record<string, number>>): string {

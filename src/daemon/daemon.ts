@@ -20,7 +20,7 @@ import type { BackendDriver, GuestContext } from '../xen/xenbus/driver.ts';
 import { Guests } from '../xen/xenbus/guests.ts';
 import { openGuest } from '../zcopy/guest.ts';
 import { type Account, type Budget, Ledger } from '../zcopy/ledger.ts';
-import type { DaemonStatus, GuestStatus } from './status.ts';
+import type { DaemonStatus, GuestStatus, InputStatus } from './status.ts';
 import { CONTROL_ACTIONS } from './status.ts';
 import type { DaemonView, GuestControls } from './view.ts';
 
@@ -35,6 +35,21 @@ export interface DaemonOptions {
   readonly hostPaths: DaemonStatus['host']['paths'];
   /** Where this process is the host of the guests. */
   readonly controls?: GuestControls;
+}
+
+const NO_INPUT: InputStatus = { state: 'closed', area: { width: 0, height: 0 } };
+
+/** A guest's row, for its status. */
+function rowOf({
+  held,
+  buffers,
+  refused,
+}: Account): Pick<GuestStatus, 'held' | 'buffers' | 'refused'> {
+  return {
+    held,
+    buffers: buffers.map(({ name, pages, state, holders }) => ({ name, pages, state, holders })),
+    refused,
+  };
 }
 
 /** A guest that has devices now. */
@@ -85,7 +100,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const { domain, hostPaths } = this.#options;
     const present = [...this.#served].map(([domid, served]) => this.#statusOf(domid, served));
     return {
-      guests: [...present, ...this.#deviceless()],
+      guests: [...present, ...this.#gone(), ...this.#deviceless()],
       host: { provider: domain.provider, paths: hostPaths },
       controls: this.controls ? CONTROL_ACTIONS : [],
     };
@@ -155,9 +170,24 @@ export class Daemon implements DaemonView, AsyncDisposable {
       input: input
         ? { state: input.state, area: input.area }
         : { state: 'waiting', area: { width: 0, height: 0 } },
-      held: account.held,
-      refused: account.refused,
+      ...rowOf(account),
     };
+  }
+
+  /** Guests without a device of whose buffers something is still in use. */
+  #gone(): GuestStatus[] {
+    return this.#lingering.map((account) => ({
+      domid: account.domid,
+      name: account.name,
+      state: 'closing',
+      displays: [],
+      input: NO_INPUT,
+      ...rowOf(account),
+    }));
+  }
+
+  get #lingering(): Account[] {
+    return [...this.#ledger.accounts].filter(({ domid }) => !this.#served.has(domid));
   }
 
   /** Guests of this host that have no device now. */
@@ -165,13 +195,15 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const known = this.controls?.guests ?? [];
     return known
       .filter(({ domid }) => !this.#served.has(domid))
+      .filter(({ domid }) => !this.#lingering.some((account) => account.domid === domid))
       .map(({ domid, name, state }) => ({
         domid,
         name,
         state,
         displays: [],
-        input: { state: 'closed', area: { width: 0, height: 0 } },
+        input: NO_INPUT,
         held: this.#ledger.heldBy(domid),
+        buffers: [],
         refused: {},
       }));
   }

@@ -8,7 +8,7 @@ export type GuestState =
   /** Its devices are configured; its drivers have not connected yet. */
   | 'waiting'
   | 'connected'
-  /** It is being disconnected; what it held is being released. */
+  /** It is being disconnected, or gone; what it held is being released. */
   | 'closing'
   /** It was shut down; only hosts that can start it again still list it. */
   | 'stopped'
@@ -26,6 +26,20 @@ export interface InputStatus {
   readonly area: { readonly width: number; readonly height: number };
 }
 
+/** A buffer that a guest makes us hold. */
+export interface BufferStatus {
+  /** What the guest calls it. */
+  readonly name: string;
+  readonly pages: number;
+  readonly state: 'creating' | 'live' | 'releasing' | 'quarantined' | 'released';
+  /** Who still has what of a buffer that is being released, and how that is known. */
+  readonly holders: readonly {
+    readonly who: string;
+    readonly pages: number;
+    readonly evidence: string;
+  }[];
+}
+
 export interface GuestStatus {
   readonly domid: number;
   readonly name: string;
@@ -34,6 +48,7 @@ export interface GuestStatus {
   readonly input: InputStatus;
   /** What the guest makes us hold now, by the kinds of zcopy/ledger.ts. */
   readonly held: Readonly<Record<string, number>>;
+  readonly buffers: readonly BufferStatus[];
   /** How often it was refused something, by reason. */
   readonly refused: Readonly<Record<string, number>>;
 }

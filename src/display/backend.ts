@@ -3,6 +3,7 @@
 // show on the given output.
 
 import { XENDISPL_DRIVER_NAME, XENDISPL_FIELD_BE_VERSIONS } from '../abi/displif.ts';
+import { SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Scope } from '../runtime/scope.ts';
 import type { DomId } from '../xen/ids.ts';
@@ -11,7 +12,7 @@ import { Connection } from './connection.ts';
 import type { Connector } from './connector.ts';
 import type { ConnectorStatus } from './connector-status.ts';
 import type { DisplayOutput } from './output.ts';
-import { VERSIONS } from './published.ts';
+import { backendAllocates, VERSIONS } from './published.ts';
 
 export interface DisplayBackendOptions {
   readonly runtime: Runtime;
@@ -30,6 +31,7 @@ export class DisplayBackend implements BackendDriver {
   }
 
   async announce(device: BackendDevice): Promise<void> {
+    if (await backendAllocates(device)) await this.#setAside(device);
     await device.writeBackend(XENDISPL_FIELD_BE_VERSIONS, VERSIONS.join(','));
   }
 
@@ -44,6 +46,16 @@ export class DisplayBackend implements BackendDriver {
     scope.defer(() => {
       this.#connections.delete(connection);
     });
+  }
+
+  /** Makes the guest's pool before it connects (law 3). An output with memory of its own needs none. */
+  async #setAside({ guest, log }: BackendDevice): Promise<void> {
+    try {
+      await guest.pool();
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      log.warn({ reason: error.message }, 'no memory is set aside for buffers of this guest');
+    }
   }
 
   /** The guest's connectors that are connected now, in order. */

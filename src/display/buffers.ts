@@ -43,19 +43,23 @@ export interface BuffersOptions {
   readonly runtime: Runtime;
   readonly guest: GuestContext;
   readonly output: Pick<DisplayOutput, 'allocate' | 'contiguity' | 'importsBuffers'>;
+  /** Whether the guest may ask for memory of ours: the display is configured with `be-alloc`. */
+  readonly lends: boolean;
 }
 
 export class Buffers {
   readonly #runtime: Runtime;
   readonly #guest: GuestContext;
   readonly #output: BuffersOptions['output'];
+  readonly #lends: boolean;
   readonly #zcopy: Zcopy;
   readonly #table = new CookieTable<DisplayBuffer>();
 
-  constructor({ runtime, guest, output }: BuffersOptions) {
+  constructor({ runtime, guest, output, lends }: BuffersOptions) {
     this.#runtime = runtime;
     this.#guest = guest;
     this.#output = output;
+    this.#lends = lends;
     this.#zcopy = new Zcopy({ runtime, domain: guest.domain });
   }
 
@@ -78,6 +82,10 @@ export class Buffers {
     const name = `buffer ${cookieText(request.buffer)}`;
     if (this.#table.find(request.buffer)) {
       throw new ProtocolViolation('dbuf-cookie-in-use', 'XEN_EEXIST', name);
+    }
+    if (request.backendAllocates && !this.#lends) {
+      const detail = `${name} is to be allocated by the backend, but be-alloc is not set for the display`;
+      throw new ProtocolViolation('backend-allocation', 'XEN_EOPNOTSUPP', detail);
     }
     checkBuffer(request, request.dataOffset);
     const buffer = new DisplayBuffer(request, this.#guest.charge({ buffers: 1 }));

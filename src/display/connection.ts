@@ -17,7 +17,12 @@ import type { Cookie } from './cookie.ts';
 import { inTime } from './deadline.ts';
 import { type Framebuffer, Framebuffers } from './framebuffers.ts';
 import type { ConnectorInfo, DisplayOutput, OutputConnector } from './output.ts';
-import { checkVersion, type PublishedConnector, readConnectors } from './published.ts';
+import {
+  backendAllocates,
+  checkVersion,
+  type PublishedConnector,
+  readConnectors,
+} from './published.ts';
 import { Refusals } from './refusals.ts';
 import type { AttachRequest, CreateRequest, DetachRequest } from './requests.ts';
 
@@ -35,11 +40,11 @@ export class Connection implements Objects {
   readonly #buffers: Buffers;
   readonly #framebuffers: Framebuffers;
 
-  private constructor(parts: ConnectionParts) {
+  private constructor(parts: ConnectionParts, lends: boolean) {
     const { runtime, output, device, scope } = parts;
     this.#parts = parts;
     this.#refusals = new Refusals(runtime, device);
-    this.#buffers = new Buffers({ runtime, guest: device.guest, output });
+    this.#buffers = new Buffers({ runtime, guest: device.guest, output, lends });
     this.#framebuffers = new Framebuffers(device.guest, (framebuffer) => this.#drop(framebuffer));
     scope.defer(() => this.#buffers.close());
     scope.defer(() => this.#framebuffers.close());
@@ -53,7 +58,7 @@ export class Connection implements Objects {
    */
   static async open(parts: ConnectionParts): Promise<Connection> {
     await checkVersion(parts.device);
-    const connection = new Connection(parts);
+    const connection = new Connection(parts, await backendAllocates(parts.device));
     for (const published of await readConnectors(parts.device)) {
       await connection.#connect(published);
     }

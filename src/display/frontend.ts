@@ -5,6 +5,7 @@
 import {
   displSring,
   XENDISPL_DRIVER_NAME,
+  XENDISPL_FIELD_BE_ALLOC,
   XENDISPL_FIELD_BE_VERSIONS,
   XENDISPL_FIELD_EVT_CHANNEL,
   XENDISPL_FIELD_EVT_RING_REF,
@@ -70,6 +71,7 @@ class DisplayDriver implements FrontendDriver {
   readonly type = XENDISPL_DRIVER_NAME;
   readonly #options: DisplayFrontendOptions;
   #connectors: FrontendConnector[] = [];
+  #backendAllocates = false;
 
   constructor(options: DisplayFrontendOptions) {
     this.#options = options;
@@ -77,6 +79,8 @@ class DisplayDriver implements FrontendDriver {
 
   async publish(device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
     await checkVersions(device);
+    const beAlloc = await device.domain.store.read(`${device.path}/${XENDISPL_FIELD_BE_ALLOC}`);
+    this.#backendAllocates = beAlloc === '1';
     const nodes: Record<string, string> = { [XENDISPL_FIELD_FE_VERSION]: String(VERSION) };
     this.#connectors = [];
     for (let index = 0; index < CONNECTORS_MAX; index++) {
@@ -93,7 +97,9 @@ class DisplayDriver implements FrontendDriver {
   onConnected({ domain, backendDomid }: FrontendDevice, scope: Scope): void {
     const { onConnected, onDisconnected } = this.#options;
     const connectors = this.#connectors;
-    const display = new GuestDisplay({ domain, backendDomid, connectors, scope });
+    const backendAllocates = this.#backendAllocates;
+    const parts = { domain, backendDomid, connectors, scope, backendAllocates };
+    const display = new GuestDisplay(parts);
     if (onDisconnected) scope.defer(onDisconnected);
     onConnected(display);
   }

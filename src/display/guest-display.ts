@@ -2,10 +2,11 @@
 //
 // As in xen-drm-front: requests about buffers and framebuffers go over connector 0's ring, modes and flips
 // over the connector's own; a buffer's pages and its directory stay granted until the backend has answered
-// DBUF_DESTROY, whatever it answered.
+// DBUF_DESTROY, whatever it answered; pages of the backend's (be-alloc) are unmapped before it is asked.
 
 import assert from 'node:assert/strict';
 import {
+  XENDISPL_DBUF_FLG_REQ_ALLOC,
   XENDISPL_OP_DBUF_CREATE,
   XENDISPL_OP_DBUF_DESTROY,
   XENDISPL_OP_FB_ATTACH,
@@ -14,9 +15,9 @@ import {
 } from '../abi/displif.ts';
 import { PAGE_SIZE } from '../abi/page.ts';
 import type { Scope } from '../runtime/scope.ts';
-import type { Domain } from '../xen/domain.ts';
+import type { Domain, SharedPages } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
-import { writePageDirectory } from '../xen/page-directory.ts';
+import { offeredRefs, offerPageDirectory, writePageDirectory } from '../xen/page-directory.ts';
 import { type Cookie, cookieValue } from './cookie.ts';
 import type { FlipListener, FrontendConnector, RequestBody } from './frontend-connector.ts';
 import { type PixelFormat, strideOf } from './pixel-format.ts';
@@ -54,11 +55,31 @@ export interface GuestDisplayParts {
   readonly connectors: readonly FrontendConnector[];
   /** The connection's. */
   readonly scope: Scope;
+  /** Buffers are the backend's memory, mapped here, and not ours. */
+  readonly backendAllocates: boolean;
+}
+
+/** What a buffer holds on our side. */
+interface BufferScopes {
+  /** Until the backend has answered that the buffer is destroyed. */
+  readonly granted: Scope;
+  /** Until the backend is asked to destroy it. */
+  readonly mapped: Scope;
+}
+
+interface NewBuffer extends BufferShape {
+  readonly cookie: Cookie;
+  readonly stride: number;
+  readonly scopes: BufferScopes;
+}
+
+function pagesOf({ stride, height }: NewBuffer): number {
+  return Math.ceil((stride * height) / PAGE_SIZE);
 }
 
 export class GuestDisplay {
   readonly #parts: GuestDisplayParts;
-  readonly #bufferScopes = new Map<GuestBuffer, Scope>();
+  readonly #bufferScopes = new Map<GuestBuffer, BufferScopes>();
   #lastCookie = 0;
 
   constructor(parts: GuestDisplayParts) {
@@ -69,50 +90,87 @@ export class GuestDisplay {
     return this.#parts.connectors;
   }
 
-  /** Shares new, black pages and makes a buffer of them. @throws SysError */
-  async createBuffer({ width, height, format }: BufferShape): Promise<GuestBuffer> {
-    const { domain, backendDomid: domid } = this.#parts;
-    const scope = this.#parts.scope.child('buffer');
+  /** Makes a buffer of new, black pages: ours, or the backend's. @throws SysError, ProtocolViolation */
+  async createBuffer(shape: BufferShape): Promise<GuestBuffer> {
+    const granted = this.#parts.scope.child('buffer');
+    const mapped = granted.child('mapped');
+    const cookie = this.#newCookie();
+    const { width, height, format } = shape;
     const stride = strideOf(width, format.bitsPerPixel);
-    const bufferBytes = stride * height;
+    const made = { ...shape, cookie, stride, scopes: { granted, mapped } };
     try {
-      const pages = Math.ceil(bufferBytes / PAGE_SIZE);
-      const shared = scope.own(await domain.grants.share({ domid, pages, writable: false }));
-      const { refs } = shared;
-      const directory = scope.own(await writePageDirectory(domain.grants, { domid, refs }));
-      const cookie = this.#newCookie();
-      const dbuf_create = {
-        dbuf_cookie: cookieValue(cookie),
-        width,
-        height,
-        bpp: format.bitsPerPixel,
-        buffer_sz: bufferBytes,
-        flags: 0,
-        gref_directory: directory.refs[0]!,
-        data_ofs: 0,
-      };
-      await this.#request({ operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } });
-      const bytes = shared.bytes.subarray(0, bufferBytes);
+      const pages = await (this.#parts.backendAllocates ? this.#borrow(made) : this.#share(made));
+      const bytes = pages.subarray(0, stride * height);
       const buffer = { cookie, width, height, stride, format, bytes };
-      this.#bufferScopes.set(buffer, scope);
+      this.#bufferScopes.set(buffer, made.scopes);
       return buffer;
     } catch (error) {
-      await scope.close();
+      await granted.close();
       throw error;
     }
   }
 
+  /** Shares pages of ours and tells the backend. @returns the pages */
+  async #share(buffer: NewBuffer): Promise<Uint8Array> {
+    const { domain, backendDomid: domid } = this.#parts;
+    const { granted } = buffer.scopes;
+    const pages = pagesOf(buffer);
+    const shared = granted.own(await domain.grants.share({ domid, pages, writable: false }));
+    const { refs } = shared;
+    const directory = granted.own(await writePageDirectory(domain.grants, { domid, refs }));
+    await this.#create(buffer, { directory, flags: 0 });
+    return shared.bytes;
+  }
+
+  /** Has the backend allocate pages and maps what it granted. @returns the pages */
+  async #borrow(buffer: NewBuffer): Promise<Uint8Array> {
+    const { domain, backendDomid: domid } = this.#parts;
+    const { granted, mapped } = buffer.scopes;
+    const pages = pagesOf(buffer);
+    const directory = granted.own(await offerPageDirectory(domain.grants, { domid, pages }));
+    await this.#create(buffer, { directory, flags: XENDISPL_DBUF_FLG_REQ_ALLOC });
+    try {
+      const refs = offeredRefs(directory, pages);
+      return mapped.own(await domain.foreign.map({ domid, refs, writable: true })).bytes;
+    } catch (error) {
+      await this.#destroy(buffer.cookie);
+      throw error;
+    }
+  }
+
+  #create(
+    { cookie, width, height, stride, format }: NewBuffer,
+    { directory, flags }: { directory: SharedPages; flags: number },
+  ): Promise<void> {
+    const dbuf_create = {
+      dbuf_cookie: cookieValue(cookie),
+      width,
+      height,
+      bpp: format.bitsPerPixel,
+      buffer_sz: stride * height,
+      flags,
+      gref_directory: directory.refs[0]!,
+      data_ofs: 0,
+    };
+    return this.#request({ operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } });
+  }
+
   /** Takes a buffer's pages back, after the backend has answered or the time for that is over. */
   async destroyBuffer(buffer: GuestBuffer): Promise<void> {
-    const scope = this.#bufferScopes.get(buffer);
-    assert(scope, 'not a buffer of this display');
+    const scopes = this.#bufferScopes.get(buffer);
+    assert(scopes, 'not a buffer of this display');
     this.#bufferScopes.delete(buffer);
-    const dbuf_destroy = { dbuf_cookie: cookieValue(buffer.cookie) };
     try {
-      await this.#request({ operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy } });
+      await scopes.mapped.close();
+      await this.#destroy(buffer.cookie);
     } finally {
-      await scope.close();
+      await scopes.granted.close();
     }
+  }
+
+  #destroy(cookie: Cookie): Promise<void> {
+    const dbuf_destroy = { dbuf_cookie: cookieValue(cookie) };
+    return this.#request({ operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy } });
   }
 
   /** Makes the whole of a buffer showable. @throws SysError */

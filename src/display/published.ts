@@ -3,6 +3,7 @@
 // Everything in that directory may be the guest's doing, so all of it is parsed strictly.
 
 import {
+  XENDISPL_FIELD_BE_ALLOC,
   XENDISPL_FIELD_EVT_CHANNEL,
   XENDISPL_FIELD_EVT_RING_REF,
   XENDISPL_FIELD_FE_VERSION,
@@ -47,6 +48,15 @@ export interface PublishedConnector {
 export async function checkVersion(device: BackendDevice): Promise<void> {
   const value = await device.readFrontend(XENDISPL_FIELD_FE_VERSION);
   parseVersion(value, XENDISPL_FIELD_FE_VERSION, { offered: VERSIONS, whenAbsent: 1 });
+}
+
+/**
+ * Whether the toolstack wants the display's buffers to be allocated here; libxl writes the node so that the
+ * guest can only read it, and any value but `1` means no.
+ */
+export async function backendAllocates(device: BackendDevice): Promise<boolean> {
+  const value = await device.readFrontend(XENDISPL_FIELD_BE_ALLOC);
+  return value !== undefined && check(value, (content) => content === '1');
 }
 
 /**

@@ -21,6 +21,11 @@ export class Metrics {
       values: (guest) => guest.held,
       total: false,
     });
+    this.#perGuest('guest_buffers', 'Buffers that a guest makes us hold now, by their state.', {
+      label: 'state',
+      values: (guest) => countBy(guest.buffers.map(({ state }) => state)),
+      total: false,
+    });
     this.#perGuest('guest_refused_total', 'Requests of a guest that were refused.', {
       label: 'reason',
       values: (guest) => guest.refused,
@@ -98,4 +103,10 @@ export class Metrics {
       },
     });
   }
+}
+
+function countBy(words: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
+  return counts;
 }

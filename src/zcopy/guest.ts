@@ -29,7 +29,7 @@ export interface OpenGuest {
 /** Opens the guest's row; closing the context's scope closes it. */
 export function openGuest(options: GuestOptions): OpenGuest {
   const { runtime, ledger, budget, domid, name } = options;
-  const account = ledger.open(domid, budget);
+  const account = ledger.open({ domid, name, budget });
   const domain = accountedDomain(options.domain, account);
   const scope = new Scope(`guest-${domid}`);
   scope.defer(() => ledger.close(account));

@@ -55,16 +55,25 @@ export interface Charge extends Disposable {
   [Symbol.dispose](): void;
 }
 
+export interface AccountOptions {
+  readonly domid: DomId;
+  readonly name: string;
+  readonly budget: Budget;
+}
+
 /** One guest's row. */
 export class Account {
   readonly domid: DomId;
+  /** The guest's, for people. */
+  readonly name: string;
   readonly budget: Budget;
   readonly #held = nothing();
   readonly #buffers = new Set<HeldBuffer>();
   readonly #refused = new Map<string, number>();
 
-  constructor(domid: DomId, budget: Budget) {
+  constructor({ domid, name, budget }: AccountOptions) {
     this.domid = domid;
+    this.name = name;
     this.budget = budget;
   }
 
@@ -148,13 +157,14 @@ export class Ledger {
   readonly #lingering = new Set<Account>();
 
   /** Opens the row of a guest that appeared, or goes on with the one that it left. */
-  open(domid: DomId, budget: Budget): Account {
+  open(options: AccountOptions): Account {
+    const { domid } = options;
     const left = this.#accounts.get(domid);
     if (left !== undefined) {
       assert(this.#lingering.delete(left), `domain ${domid} has a row already`);
       return left;
     }
-    const account = new Account(domid, budget);
+    const account = new Account(options);
     this.#accounts.set(domid, account);
     return account;
   }

@@ -51,7 +51,7 @@ class Foreign {
 function setUp() {
   const runtime = new VirtualRuntime(1);
   const foreign = new Foreign();
-  const account = new Account(DOMID, DEFAULT_BUDGET);
+  const account = new Account({ domid: DOMID, name: 'guest', budget: DEFAULT_BUDGET });
   const guest = {
     domid: DOMID,
     domain: { foreign },
@@ -60,7 +60,7 @@ function setUp() {
     charge: (amounts: Parameters<Account['charge']>[0]) => account.charge(amounts),
     track: (buffer: Parameters<Account['track']>[0]) => account.track(buffer),
   } as unknown as GuestContext;
-  const buffers = new Buffers({ runtime, guest, output: {} });
+  const buffers = new Buffers({ runtime, guest, output: {}, lends: false });
   /** The value of a promise, running virtual time until it settles. */
   const run = async <T>(promise: Promise<T>): Promise<T> => {
     let settled = false;

@@ -125,6 +125,7 @@ export class ScriptedView implements DaemonView {
           .map(displayStatus),
         input: { state: input.state, area: input.area },
         held,
+        buffers: [],
         refused,
       })),
       host: {

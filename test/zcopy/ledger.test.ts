@@ -5,7 +5,11 @@ import { domId } from '../../src/xen/ids.ts';
 import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
 
 test('a charge that does not fit is refused whole, and names what is over', () => {
-  const account = new Ledger().open(domId(1), { ...DEFAULT_BUDGET, pages: 10, buffers: 1 });
+  const account = new Ledger().open({
+    domid: domId(1),
+    name: 'guest',
+    budget: { ...DEFAULT_BUDGET, pages: 10, buffers: 1 },
+  });
   using first = account.charge({ pages: 8, buffers: 1 });
   assert.throws(
     () => account.charge({ refs: 1, pages: 3 }),
@@ -19,7 +23,7 @@ test('a charge that does not fit is refused whole, and names what is over', () =
 
 test('a guest that is gone and still holds something is an assertion', () => {
   const ledger = new Ledger();
-  const account = ledger.open(domId(1), DEFAULT_BUDGET);
+  const account = ledger.open({ domid: domId(1), name: 'guest', budget: DEFAULT_BUDGET });
   const charge = account.charge({ ports: 1 });
   assert.throws(() => ledger.close(account), /domain 1 is gone and holds/);
   charge[Symbol.dispose]();
