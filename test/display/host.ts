@@ -18,9 +18,11 @@ import type { DomId } from '../../src/xen/ids.ts';
 import { BackendBus } from '../../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../../src/xen/xenbus/guests.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
-import { type Account, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { type Account, type Budget, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
 
 const MACHINE_FRAMES = 16_384;
+/** Set aside for each guest whose buffers are allocated here. */
+const POOL_PAGES = 64;
 /** Steps after which a world in which nothing happens any more is declared broken. */
 const STEPS_MAX = 300_000;
 
@@ -29,6 +31,9 @@ export interface HostOptions {
   readonly output?: (runtime: Runtime) => DisplayOutput;
   /** How long the backend's mappings of buffers, and its bindings of ports, take. */
   readonly delayMs?: number;
+  /** The displays' buffers are allocated by the backend. */
+  readonly beAlloc?: boolean;
+  readonly budget?: Partial<Budget>;
 }
 
 /** What is connected in a test host; made by `DisplayHost.open`. */
@@ -38,6 +43,7 @@ interface HostParts {
   readonly ledger: Ledger;
   readonly backend: DisplayBackend;
   readonly bus: BackendBus;
+  readonly beAlloc: boolean;
 }
 
 export class DisplayHost {
@@ -46,16 +52,20 @@ export class DisplayHost {
   readonly backend: DisplayBackend;
   readonly #ledger: Ledger;
   readonly #bus: BackendBus;
+  readonly #beAlloc: boolean;
 
-  private constructor({ runtime, host, ledger, backend, bus }: HostParts) {
+  private constructor({ runtime, host, ledger, backend, bus, beAlloc }: HostParts) {
     this.runtime = runtime;
     this.host = host;
     this.backend = backend;
     this.#ledger = ledger;
     this.#bus = bus;
+    this.#beAlloc = beAlloc;
   }
 
-  static async open({ seed = 1, output, delayMs = 0 }: HostOptions = {}): Promise<DisplayHost> {
+  static async open(options: HostOptions = {}): Promise<DisplayHost> {
+    const { seed = 1, output, delayMs = 0, beAlloc = false } = options;
+    const budget = { ...DEFAULT_BUDGET, poolPages: POOL_PAGES, ...options.budget };
     const runtime = new VirtualRuntime(seed);
     const host = await run(runtime, XenHost.start({ runtime, machineFrames: MACHINE_FRAMES }));
     const backend = new DisplayBackend({
@@ -64,9 +74,11 @@ export class DisplayHost {
     });
     const ledger = new Ledger();
     const domain = slowDomain(host.dom0, runtime, delayMs);
-    const options = { runtime, domain, driver: backend, guests: guests(runtime, domain, ledger) };
-    const bus = await run(runtime, BackendBus.open(options));
-    return new DisplayHost({ runtime, host, ledger, backend, bus });
+    const guests = new Guests(
+      (domid) => openGuest({ runtime, domain, ledger, budget, domid, name: 'guest' }).context,
+    );
+    const bus = await run(runtime, BackendBus.open({ runtime, domain, driver: backend, guests }));
+    return new DisplayHost({ runtime, host, ledger, backend, bus, beAlloc });
   }
 
   /** A guest with a display of these connectors, `WIDTHxHEIGHT` each. */
@@ -75,7 +87,9 @@ export class DisplayHost {
       const [width, height] = resolution.split('x').map(Number);
       return { uniqueId: `screen-${index}`, width: width!, height: height! };
     });
-    const guest = await this.run(this.host.createGuest({ name: 'guest', displays }));
+    const guest = await this.run(
+      this.host.createGuest({ name: 'guest', displays, beAlloc: this.#beAlloc }),
+    );
     return { guest, domain: this.host.enter(guest) };
   }
 
@@ -160,14 +174,6 @@ function slowDomain(domain: Domain, runtime: Runtime, delayMs: number): Domain {
     },
     [Symbol.asyncDispose]: () => domain[Symbol.asyncDispose](),
   };
-}
-
-/** Guests as a daemon keeps them: one row of the ledger each, which must be empty at the end. */
-function guests(runtime: Runtime, domain: Domain, ledger: Ledger): Guests {
-  return new Guests((domid) => {
-    const budget = DEFAULT_BUDGET;
-    return openGuest({ runtime, domain, ledger, budget, domid, name: 'guest' }).context;
-  });
 }
 
 export interface TestGuest {

@@ -10,8 +10,9 @@ import {
   XENDISPL_OP_SET_CONFIG,
 } from '../../src/abi/displif.ts';
 import { XRGB8888 } from '../../src/display/pixel-format.ts';
+import type { SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
-import { writePageDirectory } from '../../src/xen/page-directory.ts';
+import { offerPageDirectory, writePageDirectory } from '../../src/xen/page-directory.ts';
 import { DisplayHost, type HostOptions } from './host.ts';
 import { type RawConnector, RawFrontend } from './raw-frontend.ts';
 
@@ -56,6 +57,12 @@ export class Rig {
       view.setUint32(index * 4, word, true);
     });
     return page.refs[0]!;
+  }
+
+  /** A directory without references, for the backend to fill. */
+  async offer(count: number): Promise<SharedPages> {
+    const { grants } = this.raw.guest;
+    return this.host.run(offerPageDirectory(grants, { domid: DOM0, pages: count }));
   }
 
   create(changes: Partial<ReturnType<typeof createFields>>): Promise<number> {
