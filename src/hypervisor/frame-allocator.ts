@@ -1,7 +1,9 @@
 // Which machine frames are free: a list of extents, sorted by address, neighbours always merged.
 //
 // Invariants: extents never overlap nor touch; their counts sum up to `free`. A request gets one
-// contiguous run when there is one (the lowest that fits), else the fewest pieces that make it up.
+// contiguous run when there is one (the lowest that fits), else the fewest pieces that make it up; one for
+// an order gets 2^order consecutive frames at a multiple of their number, as Xen's buddy allocator
+// (xen/common/page_alloc.c), or nothing.
 
 import assert from 'node:assert/strict';
 
@@ -11,15 +13,19 @@ export interface Extent {
   readonly count: number;
 }
 
-export class FrameAllocator {
-  #free: number;
-  #extents: Extent[];
+/** Where frames may lie. */
+export interface FrameLimit {
+  /** Every frame must be lower than this one. */
+  readonly below?: number;
+}
 
-  /** All of `extent` is free at first. */
-  constructor(extent: Extent) {
-    assert(extent.count > 0, 'an allocator of nothing');
-    this.#free = extent.count;
-    this.#extents = [extent];
+export class FrameAllocator {
+  #free = 0;
+  #extents: Extent[] = [];
+
+  /** All of `extent` is free at first; nothing is, without one. */
+  constructor(extent?: Extent) {
+    if (extent) this.release(extent);
   }
 
   /** Free frames, however scattered. */
@@ -28,12 +34,22 @@ export class FrameAllocator {
   }
 
   /** Takes `count` frames, or nothing (undefined) when fewer are free. Extents come in address order. */
-  allocate(count: number): Extent[] | undefined {
+  allocate(count: number, { below = Infinity }: FrameLimit = {}): Extent[] | undefined {
     assert(Number.isInteger(count) && count > 0, `allocating ${count} frames`);
     if (count > this.#free) return undefined;
-    this.#free -= count;
-    const index = this.#extents.findIndex((extent) => extent.count >= count);
-    return index >= 0 ? [this.#takeFrom(index, count)] : this.#takePieces(count);
+    const index = this.#extents.findIndex((extent) => usable(extent, below) >= count);
+    return index >= 0 ? [this.#take(index, { count })] : this.#takePieces(count, below);
+  }
+
+  /** Takes 2^order frames that start at a multiple of 2^order. @returns the first, undefined without such */
+  allocateAligned({ order, below = Infinity }: FrameLimit & { order: number }): number | undefined {
+    const count = 2 ** order;
+    const index = this.#extents.findIndex(
+      (extent) => roundUp(extent.start, count) + count <= extent.start + usable(extent, below),
+    );
+    if (index < 0) return undefined;
+    const start = roundUp(this.#extents[index]!.start, count);
+    return this.#take(index, { count, start }).start;
   }
 
   /** Gives a run back. */
@@ -57,25 +73,34 @@ export class FrameAllocator {
     this.#free += count;
   }
 
-  #takeFrom(index: number, count: number): Extent {
-    const { start, count: available } = this.#extents[index]!;
-    if (available === count) this.#extents.splice(index, 1);
-    else this.#extents[index] = { start: start + count, count: available - count };
+  /** Takes a part of an extent, which leaves up to two. */
+  #take(index: number, part: { count: number; start?: number }): Extent {
+    const extent = this.#extents[index]!;
+    const { count, start = extent.start } = part;
+    const rest = [
+      { start: extent.start, count: start - extent.start },
+      { start: start + count, count: extent.start + extent.count - start - count },
+    ];
+    this.#extents.splice(index, 1, ...rest.filter((piece) => piece.count > 0));
+    this.#free -= count;
     return { start, count };
   }
 
   /** No run is long enough: the longest ones first, so that there are few. */
-  #takePieces(count: number): Extent[] {
-    const longestFirst = [...this.#extents].sort((a, b) => b.count - a.count);
+  #takePieces(count: number, below: number): Extent[] | undefined {
+    const longestFirst = this.#extents
+      .map((extent) => ({ extent, room: usable(extent, below) }))
+      .sort((a, b) => b.room - a.room);
     const taken = new Map<Extent, number>();
     let missing = count;
-    for (const extent of longestFirst) {
-      if (missing === 0) break;
-      const part = Math.min(missing, extent.count);
+    for (const { extent, room } of longestFirst) {
+      if (missing === 0 || room <= 0) break;
+      const part = Math.min(missing, room);
       taken.set(extent, part);
       missing -= part;
     }
-    assert.equal(missing, 0, 'the extents hold what `free` says');
+    if (missing > 0) return undefined;
+    this.#free -= count;
     const pieces: Extent[] = [];
     this.#extents = this.#extents.flatMap((extent) => {
       const part = taken.get(extent);
@@ -98,6 +123,25 @@ export class FrameAllocator {
     }
     return low;
   }
+}
+
+/** Frames of an extent that are lower than `below`, from its start on. */
+function usable({ start, count }: Extent, below: number): number {
+  return Math.min(count, below - start);
+}
+
+function roundUp(frame: number, multiple: number): number {
+  return Math.ceil(frame / multiple) * multiple;
+}
+
+/** The frames of extents, in their order. */
+export function framesOf(extents: readonly Extent[]): Uint32Array {
+  const frames = new Uint32Array(extents.reduce((total, { count }) => total + count, 0));
+  let filled = 0;
+  for (const { start, count } of extents) {
+    for (let frame = start; frame < start + count; frame++) frames[filled++] = frame;
+  }
+  return frames;
 }
 
 /** The runs of consecutive frames in `frames`, in the order given; zeros (no frame) separate runs. */

@@ -4,25 +4,15 @@
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Domain } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
-import type { Memory } from '../xen/memory.ts';
-import { unsupported } from '../xen/unsupported.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import { GuestEvents } from './guest-events.ts';
 import { GuestForeign } from './guest-foreign.ts';
 import { GuestGrants } from './guest-grants.ts';
+import { GuestMemory } from './guest-memory.ts';
 import type { HypercallPort } from './hypercalls.ts';
 
 /** The connection to xenstored; closing the domain closes it. */
 export type StoreConnection = Xenstore & AsyncDisposable;
-
-const noMemory: Memory = {
-  async createPool() {
-    throw unsupported('createPool', 'not yet');
-  },
-  async allocate() {
-    throw unsupported('allocate', 'not yet');
-  },
-};
 
 export interface GuestDomainOptions {
   readonly port: HypercallPort;
@@ -36,7 +26,7 @@ export class GuestDomain implements Domain {
   readonly domid: DomId;
   readonly grants: GuestGrants;
   readonly foreign: GuestForeign;
-  readonly memory: Memory = noMemory;
+  readonly memory: GuestMemory;
   readonly events: GuestEvents;
   readonly store: StoreConnection;
   readonly #stopped = new AbortController();
@@ -45,6 +35,7 @@ export class GuestDomain implements Domain {
   constructor({ port, runtime, connectStore }: GuestDomainOptions) {
     this.domid = port.domid;
     this.grants = new GuestGrants(port, runtime);
+    this.memory = new GuestMemory(port);
     this.foreign = new GuestForeign(port);
     this.events = new GuestEvents(port, runtime);
     port.run({ upcall: this.events.upcall, stopped: () => this.#stop() });
@@ -66,12 +57,14 @@ export class GuestDomain implements Domain {
     await this.store[Symbol.asyncDispose]();
     await this.events.close();
     await this.foreign.close();
+    await this.memory.close();
     await this.grants.close();
   }
 
   #stop(): void {
     this.events.stop();
     this.foreign.stop();
+    this.memory.stop();
     this.grants.stop();
     this.#stopped.abort(new Error(`domain ${this.domid} does not run any more`));
   }

@@ -6,7 +6,6 @@
 import assert from 'node:assert/strict';
 import { GNTST_okay, gntstName } from '../abi/grant-table.ts';
 import {
-  type ExportedRefs,
   type ExportRequest,
   type ForeignMapping,
   type ForeignMemory,
@@ -14,12 +13,13 @@ import {
   type MapRequest,
 } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
-import { unsupported } from '../xen/unsupported.ts';
-import type { HypercallPort, WindowRef } from './hypercalls.ts';
+import { GuestExport } from './guest-export.ts';
+import type { HypercallPort, HypercallResult, WindowRef } from './hypercalls.ts';
 
 export class GuestForeign implements ForeignMemory {
   readonly #port: HypercallPort;
   readonly #mappings = new Set<GuestForeignMapping>();
+  readonly #exports = new Set<GuestExport>();
   #stopped = false;
 
   constructor(port: HypercallPort) {
@@ -27,22 +27,22 @@ export class GuestForeign implements ForeignMemory {
   }
 
   async map({ domid, refs, writable }: MapRequest): Promise<ForeignMapping> {
-    assert(refs.length > 0, 'a mapping of no grants');
-    const call = { domid, refs: Uint32Array.from(refs), writable };
-    const mapped = await this.#port.call('mapGrants', call);
-    const index = mapped.statuses.findIndex((status) => status !== GNTST_okay);
-    if (index >= 0) {
-      await this.#port.call('unmapGrants', { window: mapped.window });
-      const status = gntstName(mapped.statuses[index]!);
-      throw new GrantMapError({ index, ref: refs[index]!, status });
-    }
-    const mapping = new GuestForeignMapping(this, { domid, writable, window: mapped });
+    const window = await this.#mapAll({ domid, refs, writable, device: false });
+    const mapping = new GuestForeignMapping(this, { domid, writable, window });
     this.#mappings.add(mapping);
     return mapping;
   }
 
-  async export(_request: ExportRequest): Promise<ExportedRefs> {
-    throw unsupported('export', 'not yet');
+  /** As gntdev: always writable, so a read-only grant cannot be exported. */
+  async export({ domid, refs }: ExportRequest): Promise<GuestExport> {
+    const window = await this.#mapAll({ domid, refs, writable: true, device: true });
+    const exported: GuestExport = new GuestExport({
+      domid,
+      frames: window.frames,
+      unmap: () => this.#unmapExport(exported, window),
+    });
+    this.#exports.add(exported);
+    return exported;
   }
 
   view(window: WindowRef): Uint8Array {
@@ -55,15 +55,11 @@ export class GuestForeign implements ForeignMemory {
     { window, viewed }: { window: WindowRef; viewed: boolean },
   ): Promise<void> {
     if (!this.#mappings.delete(mapping) || this.#stopped) return;
-    if (!viewed) this.#port.forgoView(window);
-    const statuses = await this.#port.call('unmapGrants', { window: window.window });
-    assert(
-      statuses.every((status) => status === GNTST_okay),
-      'a grant that we mapped was not mapped',
-    );
+    await this.#unmapWindow(window, { viewed });
   }
 
   async close(): Promise<void> {
+    for (const exported of [...this.#exports].reverse()) await exported.end();
     for (const mapping of [...this.#mappings].reverse()) await mapping[Symbol.asyncDispose]();
   }
 
@@ -71,6 +67,37 @@ export class GuestForeign implements ForeignMemory {
   stop(): void {
     this.#stopped = true;
     this.#mappings.clear();
+    for (const exported of this.#exports) exported.stop();
+    this.#exports.clear();
+  }
+
+  /** Maps all of the refs. @throws GrantMapError, with nothing mapped */
+  async #mapAll(
+    request: MapRequest & { readonly device: boolean },
+  ): Promise<HypercallResult<'mapGrants'>> {
+    const { refs } = request;
+    assert(refs.length > 0, 'a mapping of no grants');
+    const mapped = await this.#port.call('mapGrants', { ...request, refs: Uint32Array.from(refs) });
+    const index = mapped.statuses.findIndex((status) => status !== GNTST_okay);
+    if (index < 0) return mapped;
+    this.#port.forgoView(mapped);
+    await this.#port.call('unmapGrants', { window: mapped.window });
+    const status = gntstName(mapped.statuses[index]!);
+    throw new GrantMapError({ index, ref: refs[index]!, status });
+  }
+
+  async #unmapExport(exported: GuestExport, window: WindowRef): Promise<void> {
+    if (!this.#exports.delete(exported) || this.#stopped) return;
+    await this.#unmapWindow(window, { viewed: false });
+  }
+
+  async #unmapWindow(window: WindowRef, { viewed }: { viewed: boolean }): Promise<void> {
+    if (!viewed) this.#port.forgoView(window);
+    const statuses = await this.#port.call('unmapGrants', { window: window.window });
+    assert(
+      statuses.every((status) => status === GNTST_okay),
+      'a grant that we mapped was not mapped',
+    );
   }
 }
 

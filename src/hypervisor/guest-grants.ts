@@ -18,8 +18,9 @@ import { SysError } from '../runtime/errors.ts';
 import type { Runtime, Timer } from '../runtime/runtime.ts';
 import type { Grants, LendRequest, LentPages, SharedPages, ShareRequest } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
-import { unsupported } from '../xen/unsupported.ts';
 import { GRANTS_PER_FRAME, WORDS_PER_GRANT, wordsOf } from './grant-table.ts';
+import { GuestBuffer } from './guest-buffer.ts';
+import { GuestLentPages } from './guest-lending.ts';
 import type { HypercallPort, WindowRef } from './hypercalls.ts';
 
 /** How often pages that somebody still maps are tried again, and how many each time. */
@@ -28,7 +29,8 @@ const DEFERRED_PER_RETRY = 1024;
 /** Times that the hypervisor may change an entry while we end it; each is a map or unmap of it. */
 const MAX_END_TRIES = 16;
 
-interface GrantedPage {
+/** A page of ours that another domain may map. */
+export interface GrantedPage {
   readonly ref: Gref;
   readonly frame: number;
 }
@@ -39,6 +41,7 @@ export class GuestGrants implements Grants {
   readonly #words: Uint32Array;
   readonly #free: number[] = [];
   readonly #shared = new Set<GuestSharedPages>();
+  readonly #lent = new Set<GuestLentPages>();
   readonly #deferred: GrantedPage[] = [];
   #frames = 0;
   #retry: Timer | undefined;
@@ -75,8 +78,31 @@ export class GuestGrants implements Grants {
     }
   }
 
-  async lend(_request: LendRequest): Promise<LentPages> {
-    throw unsupported('lend', 'not yet');
+  async lend({ domid, buffer, writable }: LendRequest): Promise<LentPages> {
+    assert(buffer instanceof GuestBuffer, 'only memory of this hypervisor can be lent');
+    assert(buffer.domid === this.#port.domid, `the buffer belongs to domain ${buffer.domid}`);
+    const refs = await this.#takeRefs(buffer.pages);
+    if (buffer.freed) {
+      this.#free.push(...refs);
+      assert.fail('lending a buffer that was freed');
+    }
+    const pages = refs.map((ref, page) => ({ ref, frame: buffer.frames[page]! }));
+    for (const page of pages) this.#grant(page, { domid, writable });
+    const lent = new GuestLentPages({ grants: this, buffer, domid, writable, pages });
+    this.#lent.add(lent);
+    return lent;
+  }
+
+  /** Ends access to lent pages. @returns those that the other domain still maps, which stay granted */
+  endLent(lent: GuestLentPages, pages: readonly GrantedPage[]): readonly GrantedPage[] {
+    if (this.#stopped) return [];
+    const held: GrantedPage[] = [];
+    for (const page of pages) {
+      if (this.#tryEnd(page.ref)) this.#free.push(page.ref);
+      else held.push(page);
+    }
+    if (held.length === 0) this.#lent.delete(lent);
+    return held;
   }
 
   /** Ends access to pages; what others still map follows when they have let go. */
@@ -85,12 +111,13 @@ export class GuestGrants implements Grants {
     const pages = refs.map((ref, page) => ({ ref, frame: own.frames[page]! }));
     const ended = this.#endAll(pages);
     await this.#port.call('closeWindow', { window: own.window });
-    if (ended.length > 0) await this.#port.call('decrease', { frames: ended });
+    if (ended.length > 0) await this.#port.call('decrease', { frames: ended, extentOrder: 0 });
   }
 
   /** Ends access to everything that is shared. */
   async close(): Promise<void> {
     for (const shared of [...this.#shared].reverse()) await shared[Symbol.asyncDispose]();
+    for (const lent of [...this.#lent].reverse()) lent.endNow();
     this.stop();
   }
 
@@ -99,6 +126,7 @@ export class GuestGrants implements Grants {
     this.#stopped = true;
     this.#retry?.cancel();
     this.#shared.clear();
+    this.#lent.clear();
   }
 
   async #takeRefs(count: number): Promise<Gref[]> {
@@ -172,7 +200,7 @@ export class GuestGrants implements Grants {
       if (this.#stopped) return;
       const frames = this.#endAll(this.#deferred.splice(0, DEFERRED_PER_RETRY));
       if (frames.length === 0) return;
-      this.#port.call('decrease', { frames }).catch((error: unknown) => {
+      this.#port.call('decrease', { frames, extentOrder: 0 }).catch((error: unknown) => {
         this.#runtime.log.warn({ err: error, pages: frames.length }, 'ended grants were not freed');
       });
     });

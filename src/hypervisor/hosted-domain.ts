@@ -21,6 +21,8 @@ export type ShutdownReason = 'poweroff' | 'reboot' | 'crash';
 export interface DomainLimits {
   /** Frames of memory. */
   readonly maxFrames: number;
+  /** Frames of one extent at most, as a power of 2 (memop-max-order). */
+  readonly maxExtentOrder: number;
   readonly maxGrantFrames: number;
   readonly maxMaptrackFrames: number;
   readonly maxEventChannels: number;

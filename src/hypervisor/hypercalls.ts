@@ -10,6 +10,18 @@ import type { Window } from './address-space.ts';
 import { type GrantWorld, mapGrants, unmapGrants } from './grant-operations.ts';
 import type { HostedDomain, ShutdownReason } from './hosted-domain.ts';
 import { mapFrames } from './machine-memory.ts';
+import {
+  decreaseReservation,
+  type Exchanged,
+  type ExchangeRequest,
+  exchange,
+  type Increased,
+  type IncreaseRequest,
+  increaseReservation,
+} from './memory-operations.ts';
+
+/** Frames or grants in one call, as /dev/xen/gntdev's limit of one mapping; 256 MiB. */
+export const MAX_BATCH = 64 * 1024;
 
 /** A stretch of the domain's addresses. */
 export interface WindowRef {
@@ -22,18 +34,28 @@ export interface WindowRef {
 export interface Hypercalls {
   /** XENMEM_populate_physmap: new zeroed frames, and a window over them. ENOMEM */
   populate(request: { pages: number }): WindowRef & { readonly frames: Uint32Array };
-  /** XENMEM_decrease_reservation: gives frames back; how many, up to the first that is not ours. */
-  decrease(request: { frames: Uint32Array }): number;
+  /** XENMEM_increase_reservation: new zeroed frames without a window, as many extents as there are. EINVAL */
+  increase(request: IncreaseRequest): Increased;
+  /** XENMEM_decrease_reservation: gives extents back; how many, up to the first that is not ours. */
+  decrease(request: { frames: Uint32Array; extentOrder: number }): number;
+  /** XENMEM_exchange: frames of ours that nobody maps for others. EINVAL, EPERM */
+  exchange(request: ExchangeRequest): Exchanged;
+  /** A window over frames of our own, in their order. EINVAL, ENOMEM */
+  openWindow(request: { frames: Uint32Array }): WindowRef;
   /** Closes a window over our own frames. EINVAL */
   closeWindow(request: { window: number }): void;
   /** GNTTABOP_setup_table: a table of so many pages. ENOSPC */
   setupGrantTable(request: { frames: number }): void;
-  /** GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing. */
+  /**
+   * GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing. With `device`
+   * (GNTMAP_device_map) `frames` says where devices find each page, 0 for a failed one; else it is empty.
+   */
   mapGrants(request: {
     domid: DomId;
     refs: Uint32Array;
     writable: boolean;
-  }): WindowRef & { readonly statuses: Int16Array };
+    device: boolean;
+  }): WindowRef & { readonly statuses: Int16Array; readonly frames: Uint32Array };
   /** GNTTABOP_unmap_grant_ref for everything in a window. EINVAL */
   unmapGrants(request: { window: number }): Int16Array;
   /** EVTCHNOP_alloc_unbound. ENOSPC */
@@ -103,11 +125,33 @@ export class HypercallTable implements Hypercalls {
         remedy: 'give the machine more memory',
       });
     }
-    return { ...windowRef(this.#openOwn(frames)), frames };
+    try {
+      return { ...windowRef(this.#openOwn(frames)), frames };
+    } catch (error) {
+      memory.relinquish(domid, frames);
+      throw error;
+    }
   }
 
-  decrease({ frames }: HypercallRequest<'decrease'>): number {
-    return this.#world.memory.relinquish(this.#domain.domid, frames);
+  increase(request: IncreaseRequest): Increased {
+    return increaseReservation(this.#world.memory, this.#domain, request);
+  }
+
+  decrease(request: HypercallRequest<'decrease'>): number {
+    return decreaseReservation(this.#world.memory, this.#domain, request);
+  }
+
+  exchange(request: ExchangeRequest): Exchanged {
+    return exchange(this.#world.memory, this.#domain, request);
+  }
+
+  openWindow({ frames }: HypercallRequest<'openWindow'>): WindowRef {
+    const { domid, space } = this.#domain;
+    const { memory } = this.#world;
+    space.reserve();
+    const foreign = frames.find((frame) => !memory.isAllocatedTo(frame, domid));
+    if (foreign === undefined) return windowRef(this.#openOwn(frames));
+    throw this.#error('mmap', 'EINVAL', { context: `frame ${foreign} is not of domain ${domid}` });
   }
 
   closeWindow({ window }: HypercallRequest<'closeWindow'>): void {
@@ -127,7 +171,8 @@ export class HypercallTable implements Hypercalls {
 
   mapGrants(request: HypercallRequest<'mapGrants'>): HypercallResult<'mapGrants'> {
     const { window, statuses } = mapGrants(this.#world, this.#domain, request);
-    return { ...windowRef(window), statuses };
+    const frames = request.device ? window.frames.slice() : new Uint32Array(0);
+    return { ...windowRef(window), statuses, frames };
   }
 
   unmapGrants({ window }: HypercallRequest<'unmapGrants'>): Int16Array {
@@ -158,17 +203,12 @@ export class HypercallTable implements Hypercalls {
     this.#world.shutdown(this.#domain.domid, reason);
   }
 
-  /** A window over frames that were just allocated. @throws SysError, with the frames given back */
+  /** A window over frames that are allocated to us. @throws SysError */
   #openOwn(frames: Uint32Array): Window {
     const { memory } = this.#world;
-    try {
-      const mapping = mapFrames(memory, frames, true);
-      for (const frame of frames) memory.reference(frame);
-      return this.#domain.space.add({ mapping, frames });
-    } catch (error) {
-      memory.relinquish(this.#domain.domid, frames);
-      throw error;
-    }
+    const mapping = mapFrames(memory, frames, true);
+    for (const frame of frames) memory.reference(frame);
+    return this.#domain.space.add({ mapping, frames });
   }
 
   #window(call: string, id: number): Window {

@@ -18,12 +18,19 @@ import { DEFAULT_MAX_GRANT_FRAMES, GrantTable } from './grant-table.ts';
 import type { DomainLimits, DomainState, HostedDomain, ShutdownReason } from './hosted-domain.ts';
 import { type HypercallPort, HypercallTable, type HypercallWorld } from './hypercalls.ts';
 import { LocalPort } from './local-port.ts';
-import { DEFAULT_MACHINE_FRAMES, MachineMemory, mapFrames } from './machine-memory.ts';
+import {
+  type AllocationFault,
+  DEFAULT_MACHINE_FRAMES,
+  MachineMemory,
+  mapFrames,
+} from './machine-memory.ts';
 import { DEFAULT_MAX_MAPTRACK_FRAMES, Maptrack } from './maptrack.ts';
+import { DEFAULT_MAX_EXTENT_ORDER, DOM0_MAX_EXTENT_ORDER } from './memory-operations.ts';
 
 /** 512 MiB; taken only when used. */
 export const DEFAULT_LIMITS: DomainLimits = {
   maxFrames: 2 ** 17,
+  maxExtentOrder: DEFAULT_MAX_EXTENT_ORDER,
   maxGrantFrames: DEFAULT_MAX_GRANT_FRAMES,
   maxMaptrackFrames: DEFAULT_MAX_MAPTRACK_FRAMES,
   maxEventChannels: DEFAULT_MAX_EVENT_CHANNELS,
@@ -38,6 +45,8 @@ export interface HypervisorOptions {
   readonly machineFrames?: number;
   /** Of domain 0. */
   readonly dom0Limits?: Partial<DomainLimits>;
+  /** Makes allocations of frames fail, for tests and simulations. */
+  readonly allocationFault?: AllocationFault;
 }
 
 export interface DomainOptions {
@@ -58,13 +67,16 @@ export class Hypervisor implements HypercallWorld, Disposable {
   #lastDomid = -1;
 
   /** A machine with its domain 0. @throws SysError */
-  constructor({ runtime, machineFrames = DEFAULT_MACHINE_FRAMES, dom0Limits }: HypervisorOptions) {
+  constructor(options: HypervisorOptions) {
+    const { runtime, machineFrames = DEFAULT_MACHINE_FRAMES, allocationFault } = options;
     this.#runtime = runtime;
     this.memory = new MachineMemory({
       frames: machineFrames,
       onFreed: (owner) => this.#settle(owner as DomId),
+      ...(allocationFault && { fault: allocationFault }),
     });
-    const dom0 = this.createDomain({ name: 'Domain-0', limits: dom0Limits ?? {} });
+    const limits = { maxExtentOrder: DOM0_MAX_EXTENT_ORDER, ...options.dom0Limits };
+    const dom0 = this.createDomain({ name: 'Domain-0', limits });
     assert.equal(dom0.domid, DOM0);
   }
 

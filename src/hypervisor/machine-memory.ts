@@ -10,10 +10,32 @@ import assert from 'node:assert/strict';
 import { DOMID_INVALID } from '../abi/xen.ts';
 import { close, ftruncate, memfdCreate, punchHole } from '../posix/libc.ts';
 import { Mapping, PAGE_SIZE } from '../posix/mapping.ts';
-import { FrameAllocator, runsOf } from './frame-allocator.ts';
+import {
+  type Extent,
+  FrameAllocator,
+  type FrameLimit,
+  framesOf,
+  runsOf,
+} from './frame-allocator.ts';
 
 /** 2 GiB; the file is sparse, so only what is used takes memory. */
 export const DEFAULT_MACHINE_FRAMES = 2 ** 19;
+
+/** An allocation that is about to be made. */
+export interface FrameRequest {
+  readonly owner: number;
+  readonly frames: number;
+}
+
+/** Decides that an allocation fails, as if the machine had no such frames: for tests and simulations. */
+export type AllocationFault = (request: FrameRequest) => boolean;
+
+export interface MachineMemoryOptions {
+  readonly frames: number;
+  /** Learns whose frames became free, after the fact. */
+  readonly onFreed: (owner: number) => void;
+  readonly fault?: AllocationFault;
+}
 
 export class MachineMemory implements Disposable {
   readonly frames: number;
@@ -25,12 +47,14 @@ export class MachineMemory implements Disposable {
   readonly #allocated: Uint8Array;
   readonly #owned = new Map<number, number>();
   readonly #onFreed: (owner: number) => void;
+  readonly #fault: AllocationFault;
 
-  /** `onFreed` learns whose frames became free, after the fact. @throws SysError */
-  constructor({ frames, onFreed }: { frames: number; onFreed: (owner: number) => void }) {
+  /** @throws SysError */
+  constructor({ frames, onFreed, fault = () => false }: MachineMemoryOptions) {
     assert(Number.isInteger(frames) && frames > 1, `a machine of ${frames} frames`);
     this.frames = frames;
     this.#onFreed = onFreed;
+    this.#fault = fault;
     this.#owners = new Uint16Array(frames).fill(DOMID_INVALID);
     this.#references = new Uint32Array(frames);
     this.#allocated = new Uint8Array(frames);
@@ -54,21 +78,29 @@ export class MachineMemory implements Disposable {
     return frame < this.frames && this.#owners[frame] === owner;
   }
 
+  /** Whether `frame` belongs to `owner` and is not merely kept by somebody's mapping. */
+  isAllocatedTo(frame: number, owner: number): boolean {
+    return this.isOwnedBy(frame, owner) && this.#allocated[frame] === 1;
+  }
+
+  /** Whether `frame` is allocated to `owner` and mapped nowhere. */
+  isUnmapped(frame: number, owner: number): boolean {
+    return this.isAllocatedTo(frame, owner) && this.#references[frame] === 1;
+  }
+
   /** New frames, zeroed, with one reference each; undefined when the machine has too few. */
-  allocate(owner: number, count: number): Uint32Array | undefined {
-    const extents = this.#allocator.allocate(count);
-    if (!extents) return undefined;
-    const frames = new Uint32Array(count);
-    let filled = 0;
-    for (const extent of extents) {
-      const end = extent.start + extent.count;
-      this.#owners.fill(owner, extent.start, end);
-      this.#references.fill(1, extent.start, end);
-      this.#allocated.fill(1, extent.start, end);
-      for (let frame = extent.start; frame < end; frame++) frames[filled++] = frame;
-    }
-    this.#owned.set(owner, this.ownedBy(owner) + count);
-    return frames;
+  allocate(owner: number, count: number, limit: FrameLimit = {}): Uint32Array | undefined {
+    if (this.#fault({ owner, frames: count })) return undefined;
+    const extents = this.#allocator.allocate(count, limit);
+    return extents && this.#assign(owner, extents);
+  }
+
+  /** As `allocate`, 2^order consecutive frames that start at a multiple of their number. */
+  allocateAligned(owner: number, limit: FrameLimit & { order: number }): Uint32Array | undefined {
+    const count = 2 ** limit.order;
+    if (this.#fault({ owner, frames: count })) return undefined;
+    const start = this.#allocator.allocateAligned(limit);
+    return start === undefined ? undefined : this.#assign(owner, [{ start, count }]);
   }
 
   /**
@@ -77,7 +109,7 @@ export class MachineMemory implements Disposable {
    */
   relinquish(owner: number, frames: Uint32Array): number {
     let count = 0;
-    while (count < frames.length && this.#isAllocatedTo(frames[count]!, owner)) {
+    while (count < frames.length && this.isAllocatedTo(frames[count]!, owner)) {
       this.#allocated[frames[count++]!] = 0;
     }
     this.release(frames.subarray(0, count));
@@ -137,9 +169,15 @@ export class MachineMemory implements Disposable {
     close(this.#fd, { context: 'closing the machine memory' });
   }
 
-  /** Whether `frame` belongs to `owner` and is not merely kept by somebody's mapping. */
-  #isAllocatedTo(frame: number, owner: number): boolean {
-    return this.isOwnedBy(frame, owner) && this.#allocated[frame] === 1;
+  #assign(owner: number, extents: readonly Extent[]): Uint32Array {
+    const frames = framesOf(extents);
+    for (const { start, count } of extents) {
+      this.#owners.fill(owner, start, start + count);
+      this.#references.fill(1, start, start + count);
+      this.#allocated.fill(1, start, start + count);
+    }
+    this.#owned.set(owner, this.ownedBy(owner) + frames.length);
+    return frames;
   }
 
   /** Scrubs sorted frames and gives them back. */

@@ -3,11 +3,13 @@
 
 import { DOMID_FIRST_RESERVED } from '../../abi/xen.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
-import type { HypercallName, HypercallRequest } from '../hypercalls.ts';
+import { type HypercallName, type HypercallRequest, MAX_BATCH } from '../hypercalls.ts';
 import type { CallMessage, DroppedMessage } from './messages.ts';
 
-/** Frames or grants in one call, as /dev/xen/gntdev's limit of one mapping; 256 MiB. */
-const MAX_BATCH = 64 * 1024;
+/** MAX_ORDER of Xen's allocator on x86; what the domain may have is less. */
+const MAX_ORDER = 20;
+/** Of XENMEMF_get_address_bits. */
+const MAX_ADDRESS_BITS = 0xff;
 /** Closed windows in one message. */
 const MAX_DROPPED = 64 * 1024;
 const U32_MAX = 0xffff_ffff;
@@ -17,13 +19,29 @@ type Checks = { readonly [N in HypercallName]: (request: Fields) => HypercallReq
 
 const CHECKS: Checks = {
   populate: ({ pages }) => ({ pages: integer(pages, { min: 1, max: U32_MAX }) }),
-  decrease: ({ frames }) => ({ frames: numbers(frames) }),
+  increase: ({ extents, extentOrder, addressBits }) => ({
+    extents: integer(extents, { min: 1, max: MAX_BATCH }),
+    extentOrder: order(extentOrder),
+    addressBits: integer(addressBits, { max: MAX_ADDRESS_BITS }),
+  }),
+  decrease: ({ frames, extentOrder }) => ({
+    frames: numbers(frames),
+    extentOrder: order(extentOrder),
+  }),
+  exchange: ({ frames, inOrder, outOrder, addressBits }) => ({
+    frames: numbers(frames),
+    inOrder: order(inOrder),
+    outOrder: order(outOrder),
+    addressBits: integer(addressBits, { max: MAX_ADDRESS_BITS }),
+  }),
+  openWindow: ({ frames }) => ({ frames: numbers(frames) }),
   closeWindow: ({ window }) => ({ window: integer(window) }),
   setupGrantTable: ({ frames }) => ({ frames: integer(frames, { min: 1, max: U32_MAX }) }),
-  mapGrants: ({ domid, refs, writable }) => ({
+  mapGrants: ({ domid, refs, writable, device }) => ({
     domid: domainNumber(domid) as HypercallRequest<'mapGrants'>['domid'],
     refs: numbers(refs),
     writable: boolean(writable),
+    device: boolean(device),
   }),
   unmapGrants: ({ window }) => ({ window: integer(window) }),
   allocUnbound: ({ remote }) => ({
@@ -83,6 +101,10 @@ function integer(value: unknown, { min = 0, max = U32_MAX } = {}): number {
 
 function domainNumber(value: unknown): number {
   return integer(value, { max: DOMID_FIRST_RESERVED - 1 });
+}
+
+function order(value: unknown): number {
+  return integer(value, { max: MAX_ORDER });
 }
 
 function boolean(value: unknown): boolean {

@@ -12,6 +12,7 @@ test('whatever a guest sends is a hypercall or a violation, never anything else'
   const call = fc.record({
     call: fc.oneof(
       fc.constantFrom('populate', 'mapGrants', 'decrease', 'closePort', 'shutdown'),
+      fc.constantFrom('increase', 'exchange', 'openWindow'),
       fc.constantFrom('__proto__', 'constructor', 'toString'),
       fc.string(),
     ),
@@ -39,11 +40,19 @@ test('numbers out of range, arrays of any other kind, and batches without end ar
     ['populate', { pages: 2 ** 32 }],
     ['populate', { pages: '1' }],
     ['populate', null],
-    ['decrease', { frames: [1, 2] }],
-    ['decrease', { frames: new Uint32Array(0) }],
-    ['decrease', { frames: new Uint32Array(64 * 1024 + 1) }],
-    ['mapGrants', { domid: 0x7ff0, refs: Uint32Array.of(8), writable: true }],
-    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: 1 }],
+    ['increase', { extents: 64 * 1024 + 1, extentOrder: 0, addressBits: 0 }],
+    ['increase', { extents: 1, extentOrder: 21, addressBits: 0 }],
+    ['increase', { extents: 1, extentOrder: 0, addressBits: 256 }],
+    ['increase', { extents: 1, extentOrder: 0 }],
+    ['decrease', { frames: [1, 2], extentOrder: 0 }],
+    ['decrease', { frames: new Uint32Array(0), extentOrder: 0 }],
+    ['decrease', { frames: new Uint32Array(64 * 1024 + 1), extentOrder: 0 }],
+    ['decrease', { frames: Uint32Array.of(8), extentOrder: -1 }],
+    ['exchange', { frames: Uint32Array.of(8), inOrder: 0, outOrder: 21, addressBits: 0 }],
+    ['openWindow', { frames: [8] }],
+    ['mapGrants', { domid: 0x7ff0, refs: Uint32Array.of(8), writable: true, device: false }],
+    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: 1, device: false }],
+    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: true }],
     ['allocUnbound', { remote: -1 }],
     ['closePort', {}],
     ['shutdown', { reason: 'suspend' }],
@@ -56,7 +65,12 @@ test('numbers out of range, arrays of any other kind, and batches without end ar
 test('refs in memory that the guest shares are copied before they are used', () => {
   const refs = new Uint32Array(new SharedArrayBuffer(8));
   refs.set([8, 9]);
-  const checked = checkRequest('mapGrants', { domid: 0, refs, writable: false });
+  const checked = checkRequest('mapGrants', {
+    domid: 0,
+    refs,
+    writable: false,
+    device: false,
+  });
   refs.set([1, 1]);
   assert.deepEqual([...checked.refs], [8, 9]);
 });

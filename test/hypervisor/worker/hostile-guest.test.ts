@@ -28,8 +28,17 @@ test('hypercalls that name what is not ours are refused, and the guest goes on',
     await using lent = await host.dom0.grants.share({ domid: DOM0, pages: 4, writable: true });
     const frames = host.hypervisor.memory.allocatedTo(DOM0);
     const calls = [
-      { call: 'decrease', request: { frames } },
-      { call: 'decrease', request: { frames: Uint32Array.of(0, 1, 2, 0xffff_ffff) } },
+      { call: 'decrease', request: { frames, extentOrder: 0 } },
+      { call: 'decrease', request: { frames, extentOrder: 20 } },
+      {
+        call: 'decrease',
+        request: { frames: Uint32Array.of(0, 1, 2, 0xffff_ffff), extentOrder: 0 },
+      },
+      { call: 'openWindow', request: { frames } },
+      { call: 'exchange', request: { frames, inOrder: 0, outOrder: 2, addressBits: 0 } },
+      { call: 'exchange', request: { frames, inOrder: 20, outOrder: 0, addressBits: 0 } },
+      { call: 'increase', request: { extents: 1, extentOrder: 20, addressBits: 0 } },
+      { call: 'increase', request: { extents: 1, extentOrder: 0, addressBits: 3 } },
       { call: 'closeWindow', request: { window: 1_000_000 } },
       { call: 'unmapGrants', request: { window: 1 } },
       { call: 'closePort', request: { port: 4000 } },
@@ -38,7 +47,7 @@ test('hypercalls that name what is not ours are refused, and the guest goes on',
       { call: 'populate', request: { pages: 0xffff_ffff } },
       {
         call: 'mapGrants',
-        request: { domid: 0, refs: Uint32Array.from(lent.refs), writable: true },
+        request: { domid: 0, refs: Uint32Array.from(lent.refs), writable: true, device: true },
       },
       { call: 'populate', request: { pages: 7 } },
     ];
