@@ -13,6 +13,7 @@ import type { ForeignMapping } from '../../src/xen/domain.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import type { LocalBuffer, Memory } from '../../src/xen/memory.ts';
 import { offeredRefs } from '../../src/xen/page-directory.ts';
+import { removeDevice } from '../../src/xen/xenbus/toolstack.ts';
 import { DisplayHost } from './host.ts';
 import { RecordingOutput } from './recording-output.ts';
 import { BYTES, HEIGHT, type Rig, rig, WIDTH } from './rig.ts';
@@ -125,13 +126,19 @@ test('a guest that dies with the pages mapped leaves nothing (G1)', async () => 
   await t.host.close();
 });
 
-test('a driver that leaves with the pages mapped: the row stays until they are back', async () => {
+test('a driver that leaves with the pages mapped, and whose device is taken away: the row stays until they are back', async () => {
   const t = await borrowing();
   const mapping = await borrow(t);
   const { account } = t;
   await t.raw.close();
   await t.host.until(() => account.held.quarantinedPages === PAGES, 'the quarantine');
   assert.equal(account.buffers[0]!.holders[0]!.who, `domain ${t.domid}`);
+  const { runtime, host } = t.host;
+  const at = { backendDomid: DOM0, domid: t.domid, devid: 0 };
+  const device = { ...at, backendType: 'vdispl', frontendType: 'vdispl' };
+  await t.host.run(removeDevice(runtime, host.dom0.store, device));
+  await t.host.until(() => account.held.ports + account.held.watches === 0, 'the device is gone');
+  assert.equal(t.account, account, 'the row is not');
   await unmap(t, mapping);
   await t.host.until(() => account.empty, 'nothing is held');
   await t.host.close();
