@@ -16,11 +16,11 @@ import { Scope } from '../runtime/scope.ts';
 import type { Domain } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
 import { BackendBus } from '../xen/xenbus/backend-bus.ts';
-import type { BackendDriver, GuestContext } from '../xen/xenbus/driver.ts';
+import type { BackendDriver, GuestContext, HeldBuffer } from '../xen/xenbus/driver.ts';
 import { Guests } from '../xen/xenbus/guests.ts';
 import { openGuest } from '../zcopy/guest.ts';
 import { type Account, type Budget, Ledger } from '../zcopy/ledger.ts';
-import type { DaemonStatus, GuestStatus, InputStatus } from './status.ts';
+import type { BufferStatus, DaemonStatus, GuestStatus, InputStatus } from './status.ts';
 import { CONTROL_ACTIONS } from './status.ts';
 import type { DaemonView, GuestControls } from './view.ts';
 
@@ -47,9 +47,14 @@ function rowOf({
 }: Account): Pick<GuestStatus, 'held' | 'buffers' | 'refused'> {
   return {
     held,
-    buffers: buffers.map(({ name, pages, state, holders }) => ({ name, pages, state, holders })),
+    buffers: buffers.map(bufferStatus),
     refused,
   };
+}
+
+function bufferStatus(buffer: HeldBuffer): BufferStatus {
+  const { name, pages, direction, contiguity = null, dmaBuf, state, holders } = buffer;
+  return { name, pages, direction, contiguity, dmaBuf, state, holders };
 }
 
 /** A guest that has devices now. */

@@ -31,6 +31,12 @@ export interface BufferStatus {
   /** What the guest calls it. */
   readonly name: string;
   readonly pages: number;
+  /** Whose memory it is: the guest's, which we map, or ours, which the guest maps. */
+  readonly direction: 'from-guest' | 'to-guest';
+  /** How its pages lie and how that is known; null until it is made. */
+  readonly contiguity: { readonly kind: string; readonly proof: string } | null;
+  /** Whether drivers of this host have it as a dma-buf. */
+  readonly dmaBuf: boolean;
   readonly state: 'creating' | 'live' | 'releasing' | 'quarantined' | 'released';
   /** Who still has what of a buffer that is being released, and how that is known. */
   readonly holders: readonly {

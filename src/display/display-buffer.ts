@@ -4,7 +4,7 @@
 // Invariant: `gone` resolves once, when nothing of the buffer is held and all of its charges are back.
 
 import { PAGE_SIZE } from '../abi/page.ts';
-import type { DmaBuf } from '../xen/memory.ts';
+import type { Contiguity, DmaBuf } from '../xen/memory.ts';
 import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import type { Holder, ReleaseOutcome, ReleaseWait } from '../zcopy/release.ts';
 import type { SharedBuffer } from '../zcopy/shared-buffer.ts';
@@ -16,6 +16,7 @@ import type { CreateRequest } from './requests.ts';
 export class DisplayBuffer implements HeldBuffer {
   readonly cookie: Cookie;
   readonly pages: number;
+  readonly direction: HeldBuffer['direction'];
   /** Bytes from one row to the next; undefined when the buffer was created without a geometry. */
   readonly stride: number | undefined;
   /** Where the first pixel is in the buffer's memory, in bytes. */
@@ -34,6 +35,7 @@ export class DisplayBuffer implements HeldBuffer {
     const { buffer, width, bufferBytes, dataOffset } = request;
     this.cookie = buffer;
     this.pages = Math.ceil(bufferBytes / PAGE_SIZE);
+    this.direction = request.backendAllocates ? 'to-guest' : 'from-guest';
     this.stride = width === 0 ? undefined : inferStride(request);
     this.dataOffset = dataOffset;
     this.byteLength = bufferBytes - dataOffset;
@@ -49,6 +51,14 @@ export class DisplayBuffer implements HeldBuffer {
 
   get state(): HeldBuffer['state'] {
     return this.#shared?.state ?? this.#making;
+  }
+
+  get contiguity(): Contiguity | undefined {
+    return this.#shared?.contiguity;
+  }
+
+  get dmaBuf(): boolean {
+    return this.#shared?.memory !== undefined;
   }
 
   get holders(): readonly Holder[] {

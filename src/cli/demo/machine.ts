@@ -18,17 +18,23 @@ const STOP_PATIENCE_MS = 5_000;
 
 const GUEST_MODULE = new URL('./guest.js', import.meta.url);
 
-/** What the places of the machine are for, in turn. */
-const KINDS: readonly { program: ProgramName; width: number; height: number }[] = [
-  { program: 'test-card', width: 1280, height: 720 },
-  { program: 'sketch', width: 1024, height: 640 },
-];
-
-interface Place {
-  readonly name: string;
+/** What the places of the machine are for. */
+interface Kind {
   readonly program: ProgramName;
   readonly width: number;
   readonly height: number;
+  /** The picture is in memory that domain 0 lends to the guest, not in the guest's own. */
+  readonly beAlloc: boolean;
+}
+
+/** In turn. */
+const KINDS: readonly Kind[] = [
+  { program: 'test-card', width: 1280, height: 720, beAlloc: false },
+  { program: 'sketch', width: 1024, height: 640, beAlloc: true },
+];
+
+interface Place extends Kind {
+  readonly name: string;
   guest: Guest | undefined;
   /** How the last guest ended, while there is no other. */
   ended: KnownGuest | undefined;
@@ -90,10 +96,11 @@ export class DemoMachine implements GuestControls, AsyncDisposable {
   }
 
   async #start(place: Place): Promise<void> {
-    const { name, program, width, height } = place;
+    const { name, program, width, height, beAlloc } = place;
     const guest = await this.host.startGuestWorker({
       name,
       displays: [{ uniqueId: `${name}-screen`, width, height }],
+      beAlloc,
       keyboard: { absolute: { width, height } },
       module: GUEST_MODULE,
       arguments: { program } satisfies GuestArguments,

@@ -7,7 +7,7 @@ import type { Logger } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
 import type { DomId } from '../ids.ts';
-import type { MemoryPool } from '../memory.ts';
+import type { Contiguity, MemoryPool } from '../memory.ts';
 import type { Untrusted } from '../untrusted.ts';
 
 /** Kinds of the ledger that only a device's driver knows of; the pages are those it is about to map. */
@@ -18,6 +18,11 @@ export interface HeldBuffer {
   /** For people: what the guest calls it. */
   readonly name: string;
   readonly pages: number;
+  /** Whose memory it is: the guest's, which we map, or ours, which the guest maps. */
+  readonly direction: 'from-guest' | 'to-guest';
+  /** How its pages lie, and whether drivers of this host have it as a dma-buf; unknown until it is made. */
+  readonly contiguity: Contiguity | undefined;
+  readonly dmaBuf: boolean;
   /** `quarantined`: released, and still in use by one of the holders. */
   readonly state: 'creating' | 'live' | 'releasing' | 'quarantined' | 'released';
   /** Who is waited for. */
