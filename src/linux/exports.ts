@@ -30,7 +30,7 @@ import type { Contiguity } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
 import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { LIMIT_REMEDY } from './gntdev.ts';
-import type { GuestType } from './xen-host.ts';
+import type { GuestType } from './kernel-facts.ts';
 
 const CALL = 'ioctl IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS';
 

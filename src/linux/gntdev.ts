@@ -28,7 +28,7 @@ import { type ForeignMapping, GrantMapError, type MapRequest } from '../xen/doma
 import type { DomId, Gref } from '../xen/ids.ts';
 import type { DeviceFile } from './device.ts';
 import { type DevicePages, LivePages } from './device-pages.ts';
-import { gntdevLimit } from './xen-host.ts';
+import { gntdevLimit } from './kernel-facts.ts';
 
 export const LIMIT_REMEDY =
   'a request may have as many pages as /sys/module/xen_gntdev/parameters/limit says: raise it';

@@ -32,8 +32,8 @@ import { SysError } from '../runtime/errors.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
 import { unsupported } from '../xen/unsupported.ts';
 import type { OpenDevice } from './device.ts';
+import type { GuestType } from './kernel-facts.ts';
 import { MAX_LISTED_FRAMES, Privcmd } from './privcmd.ts';
-import type { GuestType } from './xen-host.ts';
 
 const ENTRIES_PER_FRAME = PAGE_SIZE / grantEntryV1.size;
 const READABLE_VERSION = 1;

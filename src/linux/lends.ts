@@ -37,8 +37,8 @@ const FOREIGN_BUFFER_REASON = 'only buffers of this host can be lent';
 
 export interface LenderParts {
   readonly open: OpenDevice;
-  /** Undefined where this host does not let us look. */
-  readonly observer: GrantObserver | undefined;
+  /** Asked when something is first lent; undefined where this host does not let us look. */
+  readonly observer: () => GrantObserver | undefined;
 }
 
 export class Lender implements Disposable {
@@ -74,7 +74,7 @@ export class Lender implements Disposable {
 
   #loan({ domid, parts, hold }: Pick<LoanParts, 'domid' | 'parts' | 'hold'>): LinuxLoan {
     const refs = parts.flatMap((part) => part.refs);
-    const watched = this.#parts.observer?.watch(domid, refs);
+    const watched = this.#parts.observer()?.watch(domid, refs);
     const onEnd = () => this.#live.delete(loan);
     const loan = new LinuxLoan({ domid, refs, parts, hold, watched, onEnd });
     this.#live.add(loan);
