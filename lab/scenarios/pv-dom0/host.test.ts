@@ -2,12 +2,12 @@
 // count. What these prove, the other scenarios stand on.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { CommandFailed } from '../dom0.ts';
-import { listDomains } from '../guest.ts';
-import { countActiveGrants, HostWatch } from '../host.ts';
+import { attach } from '../../attached.ts';
+import { CommandFailed } from '../../dom0.ts';
+import { listDomains } from '../../guest.ts';
+import { countActiveGrants, HostWatch } from '../../host.ts';
 
-const machine = attach();
+const machine = await attach(import.meta);
 const { dom0 } = machine;
 before(() => machine.reset());
 after(() => dom0.close());

@@ -2,13 +2,13 @@
 // complete at the rate that it asks for.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { Daemon } from '../daemon.ts';
-import { type Connector, Guest } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
-import type { PaintFormat } from '../pattern.ts';
-import { decodePng, frameNumber } from '../picture.ts';
-import { assertShown, paint } from './screen.ts';
+import { attach } from '../../attached.ts';
+import { Daemon } from '../../daemon.ts';
+import { type Connector, Guest } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
+import type { PaintFormat } from '../../pattern.ts';
+import { decodePng, frameNumber } from '../../picture.ts';
+import { assertShown, paint } from '../../screen.ts';
 
 const CONNECTORS: readonly Connector[] = [
   { id: 'small', width: 640, height: 480 },
@@ -16,7 +16,7 @@ const CONNECTORS: readonly Connector[] = [
 ];
 const SHOWN_TIMEOUT_MS = 60_000;
 
-const machine = attach();
+const machine = await attach(import.meta);
 const host = new HostWatch(machine.dom0);
 let idle: HostCounts;
 let served: HostCounts;
