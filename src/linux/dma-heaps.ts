@@ -39,8 +39,9 @@ export type ConsecutivePages = Exclude<ContiguityKind, 'none'> | undefined;
 /** What consecutive pages of Linux are worth here. */
 export function consecutivePages(): ConsecutivePages {
   const type = guestType();
-  if (type === undefined || directMapped()) return 'host';
-  return type === 'PV' ? undefined : 'device';
+  // In a PV domain's own words its frames are the machine's (direct-mapped), and its pages are neither.
+  if (type === 'PV') return undefined;
+  return type === undefined || directMapped() ? 'host' : 'device';
 }
 
 export const PV_PAGES_REASON =
