@@ -4,6 +4,24 @@
 import type { DomId } from '../xen/ids.ts';
 import type { DomainState } from './hosted-domain.ts';
 
+/** What a domain's own kernel keeps, as it says itself. */
+export interface KernelBooks {
+  /** Pools that are open, or have pages out on loan. */
+  readonly pools: number;
+  /** Buffers that are not freed, or of which somebody still uses pages. */
+  readonly buffers: number;
+  /** Loans of buffers to other domains with grants that have not ended. */
+  readonly loans: number;
+  /** Dma-bufs of other domains' grants that are not released. */
+  readonly dmaBufs: number;
+  /** Devices attached to dma-bufs and buffers. */
+  readonly attachments: number;
+  /** Shared pages that are wanted back and still mapped by others. */
+  readonly deferredPages: number;
+  /** Pages by which the domain is smaller than it should be. */
+  readonly balloonDeficit: number;
+}
+
 /** What one domain has and uses. */
 export interface DomainBooks {
   readonly domid: DomId;
@@ -15,10 +33,14 @@ export interface DomainBooks {
   readonly grantsMapped: number;
   /** Grants of others that it maps. */
   readonly maptrackUsed: number;
+  /** Entries of its grant table that permit access to a page, mapped or not; xenstored's excepted. */
+  readonly grantsGiven: number;
   readonly ports: number;
   readonly windows: number;
   /** How many of its grants each domain maps. */
   readonly mappedBy: ReadonlyMap<DomId, number>;
+  /** Undefined for a domain whose code runs in another thread, or has not begun. */
+  readonly kernel: KernelBooks | undefined;
 }
 
 export interface HypervisorBooks {
@@ -31,9 +53,9 @@ export interface HypervisorBooks {
 /** What a machine without guests should not hold: a line for each thing, none when all is well. */
 export function leakReport({ domains }: HypervisorBooks): string[] {
   return domains.flatMap((books) => {
-    const { domid, name, state, mappedBy, ...numbers } = books;
+    const { domid, name, state, mappedBy, kernel, ...numbers } = books;
     const holders = [...mappedBy].map(([by, count]) => `${count} grants mapped by domain ${by}`);
-    const held = Object.entries(numbers)
+    const held = Object.entries({ ...numbers, ...kernel })
       .filter(([, count]) => count > 0)
       .map(([what, count]) => `${count} ${what}`);
     if (domid === 0 && held.length === 0 && holders.length === 0) return [];

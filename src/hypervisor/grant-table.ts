@@ -14,6 +14,7 @@ import {
   GNTST_bad_page,
   GNTST_general_error,
   GNTST_okay,
+  GNTTAB_NR_RESERVED_ENTRIES,
   GTF_permit_access,
   GTF_reading,
   GTF_readonly,
@@ -91,6 +92,15 @@ export class GrantTable implements Disposable {
   /** Entries that somebody maps now. */
   get pinnedEntries(): number {
     return this.#pinnedEntries;
+  }
+
+  /** Entries that permit access; the toolstack's excepted. */
+  get givenEntries(): number {
+    let given = 0;
+    for (let ref = GNTTAB_NR_RESERVED_ENTRIES; ref < this.entries; ref++) {
+      if ((this.#words[ref * WORDS_PER_GRANT]! & GTF_type_mask) === GTF_permit_access) given++;
+    }
+    return given;
   }
 
   /** GNTTABOP_setup_table: makes the table `frames` frames long, if it is shorter; false when it may not. */

@@ -8,7 +8,6 @@ import assert from 'node:assert/strict';
 import type { DomId } from '../xen/ids.ts';
 import type { Contiguity, GivenBack, LocalBuffer } from '../xen/memory.ts';
 import { type Attachment, Attachments, badHandle, type DmaImporter } from './dma-buf.ts';
-import { runsOf } from './frame-allocator.ts';
 import type { GuestLentPages } from './guest-lending.ts';
 import type { WindowRef } from './hypercalls.ts';
 
@@ -31,6 +30,7 @@ export interface BufferOptions {
   readonly frames: Uint32Array;
   /** Over all frames, in their order. */
   readonly window: WindowRef;
+  readonly contiguity: Contiguity;
 }
 
 export class GuestBuffer implements LocalBuffer {
@@ -50,12 +50,12 @@ export class GuestBuffer implements LocalBuffer {
   #bytes: Uint8Array | undefined;
   #viewClosed: Promise<void> | undefined;
 
-  constructor({ home, frames, window }: BufferOptions) {
+  constructor({ home, frames, window, contiguity }: BufferOptions) {
     this.#home = home;
     this.domid = home.domid;
     this.pages = frames.length;
     this.frames = frames;
-    this.contiguity = contiguityOf(frames);
+    this.contiguity = contiguity;
     this.#window = window;
     this.#kept = frames;
     this.#attachments = new Attachments(frames);
@@ -119,14 +119,4 @@ export class GuestBuffer implements LocalBuffer {
     this.#bytes = undefined;
     if (!this.#home.stopped) await this.#home.closeView(this.#window, { viewed });
   }
-}
-
-/** How frames lie in the machine. */
-export function contiguityOf(frames: Uint32Array): Contiguity {
-  const runs = [...runsOf(frames)];
-  if (runs.length === 1) {
-    const { start, count } = runs[0]!;
-    return { kind: 'host', proof: `1 run of machine frames, ${start} to ${start + count - 1}` };
-  }
-  return { kind: 'none', proof: `${runs.length} runs of machine frames` };
 }

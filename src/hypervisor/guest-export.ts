@@ -8,12 +8,12 @@ import type { ExportedRefs } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { Contiguity } from '../xen/memory.ts';
 import { type Attachment, Attachments, badHandle, type DmaImporter } from './dma-buf.ts';
-import { contiguityOf } from './guest-buffer.ts';
 
 export interface ExportOptions {
   readonly domid: DomId;
   /** The granted frames, as devices address them. */
   readonly frames: Uint32Array;
+  readonly contiguity: Contiguity;
   /** Unmaps the grants; called once. */
   readonly unmap: () => Promise<void>;
 }
@@ -23,15 +23,18 @@ export class GuestExport implements ExportedRefs {
   readonly pages: number;
   readonly contiguity: Contiguity;
   readonly fd = undefined;
+  /** Of the other domain, in the order of the refs. */
+  readonly frames: Uint32Array;
   readonly #attachments: Attachments;
   readonly #unmap: () => Promise<void>;
   #open = true;
   #unmapped: Promise<void> | undefined;
 
-  constructor({ domid, frames, unmap }: ExportOptions) {
+  constructor({ domid, frames, contiguity, unmap }: ExportOptions) {
     this.domid = domid;
     this.pages = frames.length;
-    this.contiguity = contiguityOf(frames);
+    this.frames = frames;
+    this.contiguity = contiguity;
     this.#attachments = new Attachments(frames, () => this.#unmapUnused());
     this.#unmap = unmap;
   }

@@ -13,17 +13,35 @@ import {
   type MapRequest,
 } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
+import { contiguityOf } from './contiguity.ts';
+import type { GivenBackPages, GuestBalloon } from './guest-balloon.ts';
 import { GuestExport } from './guest-export.ts';
+import type { MemoryOptions } from './guest-memory.ts';
 import type { HypercallPort, HypercallResult, WindowRef } from './hypercalls.ts';
+import type { Iommu } from './iommu.ts';
 
 export class GuestForeign implements ForeignMemory {
   readonly #port: HypercallPort;
+  readonly #balloon: GuestBalloon;
+  readonly #iommu: Iommu | undefined;
   readonly #mappings = new Set<GuestForeignMapping>();
   readonly #exports = new Set<GuestExport>();
   #stopped = false;
 
-  constructor(port: HypercallPort) {
+  constructor({ port, balloon, iommu }: MemoryOptions) {
     this.#port = port;
+    this.#balloon = balloon;
+    this.#iommu = iommu;
+  }
+
+  /** Dma-bufs that are not released. */
+  get dmaBufs(): number {
+    return this.#exports.size;
+  }
+
+  /** Devices attached to them. */
+  get attachments(): number {
+    return [...this.#exports].reduce((total, { attached }) => total + attached, 0);
   }
 
   async map({ domid, refs, writable }: MapRequest): Promise<ForeignMapping> {
@@ -33,16 +51,20 @@ export class GuestForeign implements ForeignMemory {
     return mapping;
   }
 
-  /** As gntdev: always writable, so a read-only grant cannot be exported. */
-  async export({ domid, refs }: ExportRequest): Promise<GuestExport> {
-    const window = await this.#mapAll({ domid, refs, writable: true, device: true });
-    const exported: GuestExport = new GuestExport({
-      domid,
-      frames: window.frames,
-      unmap: () => this.#unmapExport(exported, window),
-    });
-    this.#exports.add(exported);
-    return exported;
+  /**
+   * As gntdev: always writable, so a read-only grant cannot be exported. Memory that is not cached has to
+   * be memory that the kernel set aside for DMA, whose frames go back to Xen to make room for the grants.
+   */
+  async export({ domid, refs, caching }: ExportRequest): Promise<GuestExport> {
+    assert(refs.length > 0, 'a dma-buf of no grants');
+    const room = caching === 'cached' ? undefined : await this.#balloon.giveBack(refs.length);
+    try {
+      const window = await this.#mapAll({ domid, refs, writable: true, device: true });
+      return this.#newExport(domid, window, room);
+    } catch (error) {
+      await room?.restore();
+      throw error;
+    }
   }
 
   view(window: WindowRef): Uint8Array {
@@ -86,9 +108,23 @@ export class GuestForeign implements ForeignMemory {
     throw new GrantMapError({ index, ref: refs[index]!, status });
   }
 
-  async #unmapExport(exported: GuestExport, window: WindowRef): Promise<void> {
-    if (!this.#exports.delete(exported) || this.#stopped) return;
-    await this.#unmapWindow(window, { viewed: false });
+  #newExport(
+    domid: DomId,
+    window: WindowRef & { readonly frames: Uint32Array },
+    room: GivenBackPages | undefined,
+  ): GuestExport {
+    const exported: GuestExport = new GuestExport({
+      domid,
+      frames: window.frames,
+      contiguity: contiguityOf(window.frames, this.#iommu),
+      unmap: async () => {
+        if (!this.#exports.delete(exported) || this.#stopped) return;
+        await this.#unmapWindow(window, { viewed: false });
+        await room?.restore();
+      },
+    });
+    this.#exports.add(exported);
+    return exported;
   }
 
   async #unmapWindow(window: WindowRef, { viewed }: { viewed: boolean }): Promise<void> {

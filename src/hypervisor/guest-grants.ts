@@ -59,6 +59,11 @@ export class GuestGrants implements Grants {
     return this.#deferred.length;
   }
 
+  /** Loans with grants that have not ended. */
+  get loans(): number {
+    return this.#lent.size;
+  }
+
   async share(request: ShareRequest): Promise<SharedPages> {
     const { domid, pages, writable } = request;
     assert(Number.isInteger(pages) && pages > 0, `sharing ${pages} pages`);
@@ -125,6 +130,7 @@ export class GuestGrants implements Grants {
   stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
+    this.#deferred.length = 0;
     this.#shared.clear();
     this.#lent.clear();
   }

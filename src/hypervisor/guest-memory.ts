@@ -7,21 +7,60 @@ import assert from 'node:assert/strict';
 import { SysError } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { AllocateRequest, Memory } from '../xen/memory.ts';
+import { contiguityOf } from './contiguity.ts';
+import type { GuestBalloon } from './guest-balloon.ts';
 import { type BufferHome, GuestBuffer } from './guest-buffer.ts';
 import { GuestPool, type PoolOwner } from './guest-pool.ts';
 import { type HypercallPort, MAX_BATCH, type WindowRef } from './hypercalls.ts';
+import type { Iommu } from './iommu.ts';
+import { expand } from './memory-operations.ts';
+
+export interface MemoryOptions {
+  readonly port: HypercallPort;
+  /** The kernel's own memory. */
+  readonly balloon: GuestBalloon;
+  /** What this domain's devices are behind. */
+  readonly iommu: Iommu | undefined;
+}
+
+/** Frames, and where they return to. */
+interface Extent {
+  readonly frames: Uint32Array;
+  readonly takeBack: BufferHome['takeBack'];
+}
 
 export class GuestMemory implements Memory, PoolOwner {
   readonly #port: HypercallPort;
+  readonly #balloon: GuestBalloon;
+  readonly #iommu: Iommu | undefined;
+  readonly #giveUp = (frames: Uint32Array) => this.giveUp(frames);
   readonly #pools = new Set<GuestPool>();
   readonly #buffers = new Set<GuestBuffer>();
   #stopped = false;
 
-  constructor(port: HypercallPort) {
+  constructor({ port, balloon, iommu }: MemoryOptions) {
     this.#port = port;
+    this.#balloon = balloon;
+    this.#iommu = iommu;
+  }
+
+  /** Pools that are open, or have pages out on loan. */
+  get pools(): number {
+    return this.#pools.size;
+  }
+
+  /** Buffers that are not freed, or of which somebody still uses pages. */
+  get buffers(): number {
+    return this.#buffers.size;
+  }
+
+  /** Devices attached to them. */
+  get attachments(): number {
+    return sum(this.#buffers, ({ attached }) => attached);
   }
 
   async createPool({ domid, pages }: { domid: DomId; pages: number }): Promise<GuestPool> {
+    assert(Number.isInteger(pages) && pages > 0, `a pool of ${pages} pages`);
     const frames = await this.#singles(pages);
     const pool = new GuestPool(this, { domid, frames });
     this.#pools.add(pool);
@@ -29,15 +68,15 @@ export class GuestMemory implements Memory, PoolOwner {
   }
 
   async allocate({ pages, contiguity, addressBits = 0 }: AllocateRequest): Promise<GuestBuffer> {
-    const frames =
-      contiguity === 'none'
-        ? await this.#singles(pages, addressBits)
-        : await this.#extent(pages, addressBits);
-    const giveUp = (back: Uint32Array) => this.giveUp(back);
+    assert(Number.isInteger(pages) && pages > 0, `allocating ${pages} pages`);
+    const scattered = contiguity === 'none' || (contiguity === 'device' && this.#iommu);
+    const { frames, takeBack } = scattered
+      ? { frames: await this.#singles(pages, addressBits), takeBack: this.#giveUp }
+      : await this.#extent(pages, addressBits);
     try {
-      return await this.open(frames, giveUp);
+      return await this.open(frames, takeBack);
     } catch (error) {
-      await this.giveUp(frames);
+      await takeBack(frames);
       throw error;
     }
   }
@@ -45,7 +84,9 @@ export class GuestMemory implements Memory, PoolOwner {
   async open(frames: Uint32Array, takeBack: BufferHome['takeBack']): Promise<GuestBuffer> {
     if (frames.length > MAX_BATCH) throw tooLong(frames.length);
     const window = await this.#port.call('openWindow', { frames });
-    const buffer = new GuestBuffer({ home: this.#home(takeBack), frames, window });
+    const contiguity = contiguityOf(frames, this.#iommu);
+    const home = this.#home(takeBack);
+    const buffer = new GuestBuffer({ home, frames, window, contiguity });
     this.#buffers.add(buffer);
     return buffer;
   }
@@ -101,7 +142,6 @@ export class GuestMemory implements Memory, PoolOwner {
 
   /** Frames as they come. @throws SysError ENOMEM, with nothing taken */
   async #singles(pages: number, addressBits = 0): Promise<Uint32Array> {
-    assert(Number.isInteger(pages) && pages > 0, `allocating ${pages} pages`);
     const frames = new Uint32Array(pages);
     for (let done = 0; done < pages; ) {
       const extents = Math.min(pages - done, MAX_BATCH);
@@ -116,16 +156,21 @@ export class GuestMemory implements Memory, PoolOwner {
     return frames;
   }
 
-  /** Consecutive frames. @throws SysError ENOMEM, with nothing taken */
-  async #extent(pages: number, addressBits: number): Promise<Uint32Array> {
-    assert(Number.isInteger(pages) && pages > 0, `allocating ${pages} pages`);
+  /** Consecutive frames: new ones, else some that were scattered before. @throws SysError ENOMEM */
+  async #extent(pages: number, addressBits: number): Promise<Extent> {
     const extentOrder = Math.ceil(Math.log2(pages));
     const call = { extents: 1, extentOrder, addressBits };
     const { frames, reason } = await this.#port.call('increase', call);
-    if (frames.length === 0) throw this.#noMemory(pages, reason);
-    const extent = Uint32Array.from({ length: 2 ** extentOrder }, (_, page) => frames[0]! + page);
-    await this.giveUp(extent.subarray(pages));
-    return extent.slice(0, pages);
+    if (frames.length > 0) {
+      const extent = expand(frames, extentOrder);
+      await this.giveUp(extent.subarray(pages));
+      return { frames: extent.slice(0, pages), takeBack: this.#giveUp };
+    }
+    const exchanged = await this.#balloon.exchange(extentOrder, addressBits);
+    if (!exchanged) throw this.#noMemory(pages, reason);
+    const takeBack = async (back: Uint32Array) => this.#balloon.putBack(back);
+    await takeBack(exchanged.subarray(pages));
+    return { frames: exchanged.slice(0, pages), takeBack };
   }
 
   #noMemory(pages: number, reason: string): SysError {
@@ -144,4 +189,8 @@ function tooLong(pages: number): SysError {
     errnoName: 'EINVAL',
     context: `a buffer of ${pages} pages, where ${MAX_BATCH} are the limit`,
   });
+}
+
+function sum<T>(all: Iterable<T>, number: (one: T) => number): number {
+  return [...all].reduce((total, one) => total + number(one), 0);
 }

@@ -3,6 +3,7 @@
 import type { Mapping } from '../posix/mapping.ts';
 import type { DomId, Port } from '../xen/ids.ts';
 import type { AddressSpace, Window } from './address-space.ts';
+import type { KernelBooks } from './books.ts';
 import type { EventPorts } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { Maptrack } from './maptrack.ts';
@@ -34,6 +35,8 @@ export interface VirtualCpu {
   upcall(): void;
   /** The domain does not run any more: hypercalls fail from now on. */
   stopped(): void;
+  /** What its kernel keeps; undefined where we cannot ask. */
+  readonly books?: (() => KernelBooks) | undefined;
 }
 
 /** The page that a domain shares with xenstored, and the domain's end of its event channel. */

@@ -8,7 +8,7 @@ import { SysError } from '../runtime/errors.ts';
 import type { DomId, Port } from '../xen/ids.ts';
 import type { Window } from './address-space.ts';
 import { type GrantWorld, mapGrants, unmapGrants } from './grant-operations.ts';
-import type { HostedDomain, ShutdownReason } from './hosted-domain.ts';
+import type { HostedDomain, ShutdownReason, VirtualCpu } from './hosted-domain.ts';
 import { mapFrames } from './machine-memory.ts';
 import {
   decreaseReservation,
@@ -79,6 +79,8 @@ export interface HypercallPort {
   readonly grantTable: Uint8Array;
   /** Pages that our grant table may have. */
   readonly maxGrantFrames: number;
+  /** Frames of one extent that we may ask for, as a power of 2. */
+  readonly maxExtentOrder: number;
   readonly sharedInfo: Uint8Array;
   /** The page and port to xenstored; domain 0 has none. */
   readonly store: { readonly page: Uint8Array; readonly port: Port } | undefined;
@@ -89,8 +91,8 @@ export interface HypercallPort {
   view(window: WindowRef): Uint8Array;
   /** There will be no view of a window: its addresses can be given back as soon as it is closed. */
   forgoView(window: WindowRef): void;
-  /** Who is called when the shared info page has news, and who learns that the domain is over. */
-  run(cpu: { upcall(): void; stopped(): void }): void;
+  /** Who is called when the shared info page has news, who learns that the domain is over, who is asked. */
+  run(cpu: VirtualCpu): void;
 }
 
 /** What the calls need of the hypervisor. */

@@ -162,12 +162,13 @@ export class Hypervisor implements HypercallWorld, Disposable {
     return {
       freeFrames: this.memory.freeFrames,
       xenFrames: this.memory.ownedBy(DOMID_XEN),
-      domains: domains.map(({ domid, name, state, grants, maptrack, ports, space }) => ({
+      domains: domains.map(({ domid, name, state, grants, maptrack, ports, space, cpu }) => ({
         domid,
         name,
         state,
         frames: this.memory.ownedBy(domid),
         grantsMapped: grants.pinnedEntries,
+        grantsGiven: grants.givenEntries,
         maptrackUsed: maptrack.used,
         ports: ports.open,
         windows: space.size,
@@ -176,6 +177,7 @@ export class Hypervisor implements HypercallWorld, Disposable {
             counts.has(domid) ? [[by, counts.get(domid)!]] : [],
           ),
         ),
+        kernel: cpu?.books?.(),
       })),
     };
   }

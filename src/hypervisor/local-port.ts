@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { DomId, Port } from '../xen/ids.ts';
-import type { HostedDomain } from './hosted-domain.ts';
+import type { HostedDomain, VirtualCpu } from './hosted-domain.ts';
 import type {
   HypercallName,
   HypercallPort,
@@ -18,6 +18,7 @@ import type {
 export class LocalPort implements HypercallPort {
   readonly domid: DomId;
   readonly maxGrantFrames: number;
+  readonly maxExtentOrder: number;
   readonly #runtime: Runtime;
   readonly #domain: HostedDomain;
   readonly #calls: Hypercalls;
@@ -28,6 +29,7 @@ export class LocalPort implements HypercallPort {
     this.#calls = calls;
     this.domid = domain.domid;
     this.maxGrantFrames = domain.limits.maxGrantFrames;
+    this.maxExtentOrder = domain.limits.maxExtentOrder;
   }
 
   get grantTable(): Uint8Array {
@@ -65,7 +67,7 @@ export class LocalPort implements HypercallPort {
   /** Views of this thread's domains are the mapping's own, which knows of them. */
   forgoView(): void {}
 
-  run(cpu: { upcall(): void; stopped(): void }): void {
+  run(cpu: VirtualCpu): void {
     assert(!this.#domain.cpu, `domain ${this.domid} runs already`);
     const upcall = () => {
       if (this.#domain.state === 'running') cpu.upcall();
@@ -73,6 +75,7 @@ export class LocalPort implements HypercallPort {
     this.#domain.cpu = {
       upcall: () => this.#runtime.defer(upcall),
       stopped: () => cpu.stopped(),
+      books: cpu.books,
     };
   }
 }

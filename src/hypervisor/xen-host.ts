@@ -12,6 +12,7 @@ import { Guest } from './guest.ts';
 import { GuestDomain } from './guest-domain.ts';
 import type { DomainLimits, DomainState, HostedDomain } from './hosted-domain.ts';
 import { Hypervisor, type HypervisorOptions } from './hypervisor.ts';
+import type { Iommu } from './iommu.ts';
 import { buildStoreRing, connectToStore, serveStore } from './store-ring.ts';
 import { deviceSpecs, type GuestDevices, writeDom0Home, writeHome } from './toolstack.ts';
 import { GuestThread } from './worker/guest-thread.ts';
@@ -20,6 +21,8 @@ import { Xenstored } from './xenstored/server.ts';
 
 export interface XenHostOptions extends HypervisorOptions {
   readonly quotas?: Quotas;
+  /** The IOMMU of the machine, in front of the driver domain's devices. */
+  readonly iommu?: Iommu;
 }
 
 /** What `xl create` is told about a guest. */
@@ -47,7 +50,7 @@ export class XenHost implements AsyncDisposable {
   readonly #served = new Map<DomId, AsyncDisposable>();
 
   private constructor(options: XenHostOptions) {
-    const { runtime, quotas } = options;
+    const { runtime, quotas, iommu } = options;
     this.#runtime = runtime;
     this.hypervisor = new Hypervisor(options);
     this.xenstored = new Xenstored({ runtime, ...(quotas && { quotas }) });
@@ -55,6 +58,7 @@ export class XenHost implements AsyncDisposable {
       port: this.hypervisor.enter(DOM0),
       runtime,
       connectStore: () => this.#connectDom0(),
+      iommu,
     });
     this.hypervisor.onDomainChange((domid, state) => this.#onDomainChange(domid, state));
   }

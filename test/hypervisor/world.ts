@@ -5,7 +5,8 @@ import assert from 'node:assert/strict';
 import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
 import type { DomainLimits, HostedDomain } from '../../src/hypervisor/hosted-domain.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
-import type { Runtime } from '../../src/runtime/runtime.ts';
+import type { Iommu } from '../../src/hypervisor/iommu.ts';
+import type { AllocationFault } from '../../src/hypervisor/machine-memory.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 
@@ -23,13 +24,19 @@ export interface World {
 /** Runs `body` on a fresh machine, closes all domains and asserts that every frame is free again. */
 export async function onMachine(
   body: (world: World) => Promise<void>,
-  { seed = 1, dom0Limits = {}, machineFrames = MACHINE_FRAMES }: MachineOptions = {},
+  options: MachineOptions = {},
 ): Promise<void> {
+  const { seed = 1, dom0Limits = {}, machineFrames = MACHINE_FRAMES, iommu, fault } = options;
   const runtime = new VirtualRuntime(seed);
-  const hypervisor = new Hypervisor({ runtime, machineFrames, dom0Limits });
-  const dom0 = enter(hypervisor, runtime, hypervisor.domain(DOM0)!);
+  const allocationFault = fault && { allocationFault: fault };
+  const hypervisor = new Hypervisor({ runtime, machineFrames, dom0Limits, ...allocationFault });
+  const enter = ({ domid }: HostedDomain) => {
+    const port = hypervisor.enter(domid);
+    return new GuestDomain({ port, runtime, connectStore: () => noStore, iommu });
+  };
+  const dom0 = enter(hypervisor.domain(DOM0)!);
   const guest = (name: string, limits?: Partial<DomainLimits>) =>
-    enter(hypervisor, runtime, hypervisor.createDomain({ name, limits: limits ?? {} }));
+    enter(hypervisor.createDomain({ name, limits: limits ?? {} }));
   await body({ runtime, hypervisor, dom0, guest });
   hypervisor[Symbol.dispose]();
   assert.equal(hypervisor.memory.freeFrames, machineFrames - 1);
@@ -39,6 +46,9 @@ export interface MachineOptions {
   readonly seed?: number;
   readonly dom0Limits?: Partial<DomainLimits>;
   readonly machineFrames?: number;
+  /** In front of the devices of every domain. */
+  readonly iommu?: Iommu;
+  readonly fault?: AllocationFault;
 }
 
 /** A domain of these tests has no xenstore: using it is a mistake of the test. */
@@ -48,8 +58,3 @@ const noStore = new Proxy({} as StoreConnection, {
     throw new Error(`no xenstore in this test: ${String(name)}`);
   },
 });
-
-function enter(hypervisor: Hypervisor, runtime: Runtime, { domid }: HostedDomain): GuestDomain {
-  const port = hypervisor.enter(domid);
-  return new GuestDomain({ port, runtime, connectStore: () => noStore });
-}

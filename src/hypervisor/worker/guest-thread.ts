@@ -82,6 +82,7 @@ export class GuestThread {
       domid,
       name,
       maxGrantFrames: limits.maxGrantFrames,
+      maxExtentOrder: limits.maxExtentOrder,
       grantTable: { address: grants.mapping.address, pages: grants.mapping.pages },
       sharedInfo: { address: sharedInfo.address, pages: sharedInfo.pages },
       store: { page, port: storeRing.port },

@@ -33,6 +33,7 @@ export interface StartInfo {
   readonly domid: DomId;
   readonly name: string;
   readonly maxGrantFrames: number;
+  readonly maxExtentOrder: number;
   readonly grantTable: MemoryRef;
   readonly sharedInfo: MemoryRef;
   readonly store: { readonly page: WindowRef; readonly port: Port };

@@ -38,6 +38,7 @@ export class WorkerPort implements HypercallPort {
   readonly domid: DomId;
   readonly grantTable: Uint8Array;
   readonly maxGrantFrames: number;
+  readonly maxExtentOrder: number;
   readonly sharedInfo: Uint8Array;
   readonly store: { readonly page: Uint8Array; readonly port: Port };
   readonly #hypervisor: MessagePort;
@@ -53,6 +54,7 @@ export class WorkerPort implements HypercallPort {
   constructor(info: StartInfo) {
     this.domid = info.domid;
     this.maxGrantFrames = info.maxGrantFrames;
+    this.maxExtentOrder = info.maxExtentOrder;
     this.grantTable = bytesOf(info.grantTable);
     this.sharedInfo = bytesOf(info.sharedInfo);
     this.store = { page: bytesOf(info.store.page), port: info.store.port };
