@@ -87,7 +87,9 @@ export class Zcopy {
    *   EOPNOTSUPP when a dma-buf is required and the host makes none
    * @throws GrantMapError naming the first ref that cannot be mapped, with nothing left mapped
    */
-  async fromRefs(request: FromRefsRequest): Promise<SharedBuffer> {
+  async fromRefs(asked: FromRefsRequest): Promise<SharedBuffer> {
+    // The caller's array may change while the grants are being mapped.
+    const request = { ...asked, refs: [...asked.refs] };
     const { domid, refs, writable = false } = request;
     const extent = this.#checkRefs(request);
     const mapping = await this.#domain.foreign.map({ domid, refs, writable });
