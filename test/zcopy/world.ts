@@ -9,8 +9,11 @@ import { GuestExport } from '../../src/hypervisor/guest-export.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import type { VirtualRuntime } from '../../src/runtime/virtual.ts';
+import type { ExportRequest, LendRequest, MapRequest } from '../../src/xen/domain.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import type { DmaBuf } from '../../src/xen/memory.ts';
+import type { HeldBuffer } from '../../src/xen/xenbus/driver.ts';
+import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { type SharingDomain, Zcopy } from '../../src/zcopy/zcopy.ts';
 import { type MachineOptions, onMachine, type World } from '../hypervisor/world.ts';
 
@@ -86,6 +89,21 @@ export class TestDevice implements DmaImporter {
   }
 }
 
+/** The buffer as the ledger lists it. */
+export function listed(name: string, buffer: SharedBuffer): HeldBuffer {
+  return {
+    name,
+    pages: buffer.pages,
+    get state() {
+      return buffer.state;
+    },
+    get holders() {
+      return buffer.holders;
+    },
+    gone: buffer.released,
+  };
+}
+
 export type SharingCall = 'map' | 'export' | 'lend';
 
 export const NO_ROOM = { call: 'a test', errnoName: 'ENOMEM', context: 'no room' };
@@ -94,27 +112,30 @@ export const NO_ROOM = { call: 'a test', errnoName: 'ENOMEM', context: 'no room'
 export function intercepting(
   domain: SharingDomain,
   call: SharingCall,
-  before: () => Promise<void> | void,
+  before: (request: MapRequest | ExportRequest | LendRequest) => Promise<void> | void,
 ): SharingDomain {
   const { grants, foreign } = domain;
-  const when = async (name: SharingCall) => {
-    if (name === call) await before();
+  const when = async (
+    name: SharingCall,
+    request: MapRequest | ExportRequest | LendRequest,
+  ): Promise<void> => {
+    if (name === call) await before(request);
   };
   return {
     grants: {
       share: (request) => grants.share(request),
       lend: async (request) => {
-        await when('lend');
+        await when('lend', request);
         return grants.lend(request);
       },
     },
     foreign: {
       map: async (request) => {
-        await when('map');
+        await when('map', request);
         return foreign.map(request);
       },
       export: async (request) => {
-        await when('export');
+        await when('export', request);
         return foreign.export(request);
       },
     },
