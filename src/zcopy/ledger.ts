@@ -64,17 +64,31 @@ export interface AccountOptions {
 /** One guest's row. */
 export class Account {
   readonly domid: DomId;
-  /** The guest's, for people. */
-  readonly name: string;
-  readonly budget: Budget;
+  #name: string;
+  #budget: Budget;
   readonly #held = nothing();
   readonly #buffers = new Set<HeldBuffer>();
   readonly #refused = new Map<string, number>();
 
   constructor({ domid, name, budget }: AccountOptions) {
     this.domid = domid;
-    this.name = name;
-    this.budget = budget;
+    this.#name = name;
+    this.#budget = budget;
+  }
+
+  /** The guest's, for people. */
+  get name(): string {
+    return this.#name;
+  }
+
+  get budget(): Budget {
+    return this.#budget;
+  }
+
+  /** The guest is back: what it left counts against the budget that it has now. */
+  reopen({ name, budget }: AccountOptions): void {
+    this.#name = name;
+    this.#budget = budget;
   }
 
   get held(): Readonly<Held> {
@@ -162,6 +176,7 @@ export class Ledger {
     const left = this.#accounts.get(domid);
     if (left !== undefined) {
       assert(this.#lingering.delete(left), `domain ${domid} has a row already`);
+      left.reopen(options);
       return left;
     }
     const account = new Account(options);

@@ -6,9 +6,10 @@ import type { Holder, ReleaseStep } from './release.ts';
 export class Readers implements ReleaseStep {
   readonly holder: Holder;
   readonly #reading = new Set<Promise<void>>();
-  #abandoned: () => void = () => {};
-  readonly #abandon = new Promise<void>((resolve) => {
-    this.#abandoned = resolve;
+  #abandoned = false;
+  #giveUp: () => void = () => {};
+  readonly #givenUp = new Promise<void>((resolve) => {
+    this.#giveUp = resolve;
   });
 
   /** `pages` of the buffer that is read. */
@@ -16,7 +17,7 @@ export class Readers implements ReleaseStep {
     this.holder = { who: 'an output or program that reads it', pages, evidence: 'has not let go' };
   }
 
-  /** Something may read the buffer until `done` settles. */
+  /** Something may read the buffer until `done` settles; counts also while readers are being waited for. */
   add(done: Promise<void>): void {
     const reading = done.catch(() => {}).finally(() => this.#reading.delete(reading));
     this.#reading.add(reading);
@@ -24,12 +25,15 @@ export class Readers implements ReleaseStep {
 
   /** Waits for nobody any more: whoever reads late sees zeros (posix/mapping.ts). */
   abandon(): void {
-    this.#abandoned();
+    this.#abandoned = true;
+    this.#giveUp();
   }
 
   /** Resolves when nobody reads any more, or when they were abandoned. */
   async attempt(): Promise<undefined> {
-    await Promise.race([Promise.all(this.#reading), this.#abandon]);
+    while (this.#reading.size > 0 && !this.#abandoned) {
+      await Promise.race([Promise.all(this.#reading), this.#givenUp]);
+    }
     return undefined;
   }
 }

@@ -90,7 +90,17 @@ export class Release {
   async release({ timeoutMs, signal }: ReleaseWait = {}): Promise<ReleaseOutcome> {
     signal?.throwIfAborted();
     if (this.#state === 'live') this.#begin();
-    const done = signal === undefined ? this.released : raceAbort(this.released, signal);
+    if (signal === undefined) return this.#wait(this.released, timeoutMs);
+    using abort = abortOf(signal);
+    return await this.#wait(Promise.race([this.released, abort.aborted]), timeoutMs);
+  }
+
+  /** Tries at once instead of at the next turn: something has changed, as when a domain is gone. */
+  hurry(): void {
+    this.#retry?.now();
+  }
+
+  async #wait(done: Promise<void>, timeoutMs: number | undefined): Promise<ReleaseOutcome> {
     if (timeoutMs === undefined) {
       await done;
       return { state: 'released' };
@@ -104,11 +114,6 @@ export class Release {
       this.#quarantine();
       return { state: 'quarantined', holders: this.holders };
     }
-  }
-
-  /** Tries at once instead of at the next turn: something has changed, as when a domain is gone. */
-  hurry(): void {
-    this.#retry?.now();
   }
 
   #begin(): void {
@@ -167,14 +172,12 @@ export class Release {
   }
 }
 
-/** `promise`, or a rejection with the signal's reason. */
-function raceAbort(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    void promise.then(() => {
-      signal.removeEventListener('abort', onAbort);
-      resolve();
-    });
+/** Rejects with the signal's reason when it aborts; listens to it until it is disposed. */
+function abortOf(signal: AbortSignal): Disposable & { readonly aborted: Promise<never> } {
+  let onAbort: () => void = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason);
   });
+  signal.addEventListener('abort', onAbort, { once: true });
+  return { aborted, [Symbol.dispose]: () => signal.removeEventListener('abort', onAbort) };
 }

@@ -157,9 +157,8 @@ export function endAccessStep(lent: LentPages): ReleaseStep {
   };
 }
 
-/** Gives memory of ours up. */
-export function freeStep(memory: LocalBuffer, domid: DomId): ReleaseStep {
-  const who = `domain ${domid}, or a driver that imported the memory`;
+/** Gives memory of ours up, which `who` may hold. */
+export function freeStep(memory: LocalBuffer, who: string): ReleaseStep {
   return {
     holder: { who: 'our own memory', pages: memory.pages, evidence: 'is being freed' },
     attempt: async () => {

@@ -48,6 +48,11 @@ export interface ToRefsRequest extends Partial<Extent> {
   readonly writable?: boolean;
 }
 
+/** Pages that so many bytes need. */
+export function pagesOf(bytes: number): number {
+  return Math.ceil(bytes / PAGE_SIZE);
+}
+
 function invalid(call: string, context: string): SysError {
   return new SysError({ call, errnoName: 'EINVAL', context });
 }
@@ -82,7 +87,9 @@ export class Zcopy {
    *   EOPNOTSUPP when a dma-buf is required and the host makes none
    * @throws GrantMapError naming the first ref that cannot be mapped, with nothing left mapped
    */
-  async fromRefs(request: FromRefsRequest): Promise<SharedBuffer> {
+  async fromRefs(asked: FromRefsRequest): Promise<SharedBuffer> {
+    // The caller's array may change while the grants are being mapped.
+    const request = { ...asked, refs: [...asked.refs] };
     const { domid, refs, writable = false } = request;
     const extent = this.#checkRefs(request);
     const mapping = await this.#domain.foreign.map({ domid, refs, writable });
@@ -106,7 +113,7 @@ export class Zcopy {
    */
   async toRefs(request: ToRefsRequest): Promise<SharedBuffer> {
     const { domid, memory, writable = true } = request;
-    const steps = [freeStep(memory, domid)];
+    const steps = [freeStep(memory, `domain ${domid}, or a driver that imported the memory`)];
     try {
       const extent = extentOf('toRefs', request, memory.pages);
       const lent = await this.#domain.grants.lend({ domid, buffer: memory, writable });
@@ -126,7 +133,7 @@ export class Zcopy {
     const zero = refs.indexOf(0 as Gref);
     if (zero >= 0) throw invalid('fromRefs', `grant number ${zero} of the request is 0`);
     const extent = extentOf('fromRefs', request, refs.length);
-    const needed = Math.ceil((extent.dataOffset + extent.byteLength) / PAGE_SIZE);
+    const needed = pagesOf(extent.dataOffset + extent.byteLength);
     if (needed === refs.length) return extent;
     throw invalid('fromRefs', `${refs.length} grants for a buffer that has ${needed} pages`);
   }

@@ -1,6 +1,7 @@
 // Release as a fact: steps that fail, take their time, or never succeed, and the many who wait for them.
 
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { SysError } from '../../src/runtime/errors.ts';
@@ -92,6 +93,15 @@ test('aborting a wait ends the wait and not the release', async () => {
   await assert.rejects(release.release({ signal: abort.signal }), /enough/);
   await run(release.released);
   assert.equal(release.state, 'released');
+});
+
+test('a signal is listened to while it is waited for, and not until the end of the release', async () => {
+  const { release, run } = setUp(forEver(20));
+  const { signal } = new AbortController();
+  for (let wait = 0; wait < 20; wait++) await run(release.release({ timeoutMs: 1, signal }));
+  assert.deepEqual(getEventListeners(signal, 'abort'), []);
+  await run(release.release({ signal }));
+  assert.deepEqual(getEventListeners(signal, 'abort'), []);
 });
 
 test('a wait aborted before anything began leaves everything live', async () => {
