@@ -1,14 +1,22 @@
 // Buffers of a memfd of their own, with dma-bufs over its pages.
 //
 // Invariants:
-// - A memfd serves one buffer, once: its pages are zeroed by the kernel when they are made, and go back to
-//   the kernel when nobody has them. None is ever shown to a second user.
+// - A memfd serves one buffer, once: its pages are zeroed by the kernel before a driver gets them, and go back
+//   to the kernel when nobody has them. None is ever shown to a second user.
 // - That nobody has them is proven, not assumed: F_SEAL_WRITE is refused while any page has a user (a
 //   mapping, a driver, a grant that another domain still maps, for which the kernel keeps the page).
 
 import { F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE } from '../abi/fcntl.ts';
 import { PAGE_SIZE } from '../abi/page.ts';
-import { addSeals, allocatePages, close, ftruncate, memfdCreate, trySeal } from '../posix/libc.ts';
+import {
+  addSeals,
+  allocatePages,
+  close,
+  ftruncate,
+  memfdCreate,
+  populatePages,
+  trySeal,
+} from '../posix/libc.ts';
 import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
 import type { Contiguity, GivenBack } from '../xen/memory.ts';
@@ -32,6 +40,9 @@ export async function memfdBuffer(request: MemfdBufferRequest): Promise<LinuxBuf
   const { pages, udmabuf } = request;
   const memfd = await filledMemfd('xen-zcopy-buffer', pages);
   try {
+    const context = `clearing ${pages} pages`;
+    const length = pages * PAGE_SIZE;
+    await populatePages(memfd, { offset: 0, length }, { context, remedy: MEMORY_REMEDY });
     addSeals(memfd, F_SEAL_SHRINK | F_SEAL_GROW, { context: `sealing a memfd of ${pages} pages` });
     const dmaBufs = udmabuf.create(memfd, pages);
     return bufferOver(memfd, dmaBufs, request);

@@ -18,6 +18,7 @@ export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 export const MAP_FIXED_NOREPLACE = 0x100000;
+export const MADV_POPULATE_WRITE = 23;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 export const O_RDWR = 2;
@@ -37,6 +38,7 @@ function load() {
   return {
     mmap: libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)'),
     munmap: libc.func('int munmap(uintptr_t, size_t)'),
+    madvise: libc.func('int madvise(uintptr_t, size_t, int)'),
     memfd_create: libc.func('int memfd_create(const char *, unsigned int)'),
     ftruncate: libc.func('int ftruncate(int, int64_t)'),
     fallocate: libc.func('int fallocate(int, int, int64_t, int64_t)'),
@@ -132,6 +134,29 @@ export function allocatePages(
   { offset, length }: { offset: number; length: number },
 ): Promise<boolean> {
   return onThread((done) => libc().fallocate.async(fd, 0, offset, length, done));
+}
+
+/**
+ * Makes every page of a stretch of a memfd hold what it is to hold, on a thread: zeros, where nobody has
+ * written yet. Pages that fallocate has made are not cleared before they are touched, so without this a
+ * driver that takes them gets what was in them before.
+ * @throws SysError ENOMEM
+ */
+export async function populatePages(
+  fd: number,
+  { offset, length }: { offset: number; length: number },
+  context: CallContext,
+): Promise<void> {
+  const prot = PROT_READ | PROT_WRITE;
+  const address = mmap({ address: 0n, length, prot, flags: MAP_SHARED, fd, offset, ...context });
+  try {
+    const madvise = (done: Done) =>
+      libc().madvise.async(address, length, MADV_POPULATE_WRITE, done);
+    if (await onThread(madvise)) return;
+    throw new SysError({ call: 'madvise MADV_POPULATE_WRITE', errnoName: 'ENOMEM', ...context });
+  } finally {
+    munmap(address, length, context);
+  }
 }
 
 /** Adds F_SEAL_* to a memfd. @throws SysError EBUSY while somebody uses what a seal forbids */

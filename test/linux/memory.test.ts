@@ -5,8 +5,11 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import koffi from 'koffi';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
+import { filledMemfd } from '../../src/linux/memfd-buffer.ts';
 import { LinuxMemory, type MemoryParts } from '../../src/linux/memory.ts';
+import { close } from '../../src/posix/libc.ts';
 import { Mapping } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { domId } from '../../src/xen/ids.ts';
@@ -47,6 +50,27 @@ test('a buffer is zeroed, its dma-bufs are in parts that udmabuf allows, and one
   using part = new Mapping(64, { fd: small.fd!, offset: 0, writable: false });
   small.bytes[63 * PAGE_SIZE] = 7;
   assert.equal(part.bytes[63 * PAGE_SIZE], 7);
+});
+
+const mincore = koffi.load('libc.so.6').func('int mincore(uintptr_t, size_t, void *)');
+
+/** How many pages of a file hold what they are to hold: those that fallocate made and nobody cleared do not. */
+function populated(fd: number, pages: number): number {
+  using mapping = new Mapping(pages, { fd, offset: 0, writable: false });
+  const resident = new Uint8Array(pages);
+  assert.equal(mincore(mapping.address, pages * PAGE_SIZE, resident), 0);
+  return resident.filter((flags) => (flags & 1) !== 0).length;
+}
+
+test('pages are cleared before a driver has them: fallocate leaves in them what was there before', async () => {
+  const { memory } = rig();
+  const pool = await memory.createPool({ domid, pages: 50 });
+  const buffer = await pool.allocate(48);
+  assert.equal(populated(buffer.fd!, 48), 48);
+  await buffer.free();
+  const uncleared = await filledMemfd('uncleared', 8);
+  assert.equal(populated(uncleared, 8), 0, 'what would have been lent');
+  close(uncleared, { context: 'a test' });
 });
 
 test('freed memory is proven free by the seal; a stale view reads zeros', async () => {

@@ -94,6 +94,9 @@ export function listed(name: string, buffer: SharedBuffer): HeldBuffer {
   return {
     name,
     pages: buffer.pages,
+    direction: 'from-guest',
+    contiguity: buffer.contiguity,
+    dmaBuf: buffer.memory !== undefined,
     get state() {
       return buffer.state;
     },
