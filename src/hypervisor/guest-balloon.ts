@@ -179,6 +179,7 @@ export class GuestBalloon {
 
   /** Gives up as many pages at hand as Xen takes. @returns how many */
   async #decrease(pages: number): Promise<number> {
+    assert(pages <= this.pages, `giving up ${pages} of ${this.pages} pages`);
     let done = 0;
     while (done < pages) {
       const frames = Uint32Array.from(this.#frames.splice(-Math.min(pages - done, MAX_BATCH)));

@@ -52,6 +52,36 @@ test('G2: when the system refuses to show new pages, nobody has them', (context)
     await alice.grants.share({ ...request, pages: 600 });
   }));
 
+test('G2: when frames or the view of a buffer cannot be had, nothing is taken and the pool is whole', (context) => {
+  let allowed = Infinity;
+  return onMachine(
+    async ({ dom0, guest, hypervisor }) => {
+      const { domid } = guest('alice');
+      const owned = () => hypervisor.memory.ownedBy(DOM0);
+      for (const contiguity of ['none', 'device', 'host'] as const) {
+        allowed = 0;
+        await assert.rejects(dom0.memory.allocate({ pages: 5, contiguity }), noMemory);
+        await assert.rejects(dom0.memory.createPool({ domid, pages: 5 }), noMemory);
+        allowed = Infinity;
+        assert.equal(owned(), 0);
+        const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+        await assert.rejects(dom0.memory.allocate({ pages: 5, contiguity }), noMemory);
+        mocked.mock.restore();
+        assert.equal(owned(), 0);
+      }
+      const pool = await dom0.memory.createPool({ domid, pages: 5 });
+      const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+      await assert.rejects(pool.allocate(3), noMemory);
+      mocked.mock.restore();
+      assert.equal(pool.freePages, 5);
+      await (await pool.allocate(5)).free();
+      await pool[Symbol.asyncDispose]();
+      assert.equal(owned(), 0);
+    },
+    { fault: ({ owner }) => owner === DOM0 && --allowed < 0 },
+  );
+});
+
 test('windows are bounded for each domain, and closing some makes room', () =>
   onMachine(async ({ dom0, guest }) => {
     const alice = guest('alice', { maxGrantFrames: 64 });
