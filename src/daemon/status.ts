@@ -70,7 +70,10 @@ export interface DaemonStatus {
     readonly provider: string;
     /** Which ways of sharing the host offers, by name, each with the reason. */
     readonly paths: Readonly<
-      Record<string, { readonly available: boolean; readonly reason: string }>
+      Record<
+        string,
+        { readonly available: boolean; readonly reason: string; readonly remedy?: string }
+      >
     >;
   };
   /** The actions offered; empty on a host whose toolstack starts and stops the guests. */

@@ -47,8 +47,10 @@ export function consecutivePages(): ConsecutivePages {
 export const PV_PAGES_REASON =
   'in a PV domain consecutive pages are not consecutive frames of the machine, so no heap helps';
 
+export const HEAPS_REMEDY = 'use a kernel with CONFIG_DMABUF_HEAPS and CONFIG_DMABUF_HEAPS_SYSTEM';
+
 function heapDevice(name: string): XenDevice {
-  return { path: `${FOLDER}/${name}`, whenAbsent: 'use a kernel with CONFIG_DMABUF_HEAPS_SYSTEM' };
+  return { path: `${FOLDER}/${name}`, whenAbsent: HEAPS_REMEDY };
 }
 
 export class DmaHeaps {

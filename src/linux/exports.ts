@@ -32,7 +32,7 @@ import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { LIMIT_REMEDY } from './gntdev.ts';
 import type { GuestType } from './kernel-facts.ts';
 
-const CALL = 'ioctl IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS';
+export const EXPORT_CALL = 'ioctl IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS';
 
 const FLAGS: Readonly<Record<Caching, number>> = {
   cached: 0,
@@ -42,6 +42,7 @@ const FLAGS: Readonly<Record<Caching, number>> = {
 
 export const NO_DMABUF_REMEDY =
   'a kernel with CONFIG_XEN_GNTDEV_DMABUF has it; without it grants are mapped, which shows the same pages';
+export const NO_DMABUF_REASON = 'this kernel makes no dma-bufs of grants';
 export const PV_REASON =
   'the kernel makes no dma-bufs of grants in a PV domain, whose page tables name machine frames';
 const TRANSLATED_REASON =
@@ -97,7 +98,7 @@ export class GrantExporter implements Disposable {
   #checkCount({ domid, refs }: ExportRequest): void {
     if (refs.length <= this.#parts.limit) return;
     const context = exporting(domid, refs.length);
-    throw new SysError({ call: CALL, errnoName: 'EINVAL', context, remedy: LIMIT_REMEDY });
+    throw new SysError({ call: EXPORT_CALL, errnoName: 'EINVAL', context, remedy: LIMIT_REMEDY });
   }
 
   /** The dma-buf; undefined when the kernel refuses one of the grants, or all such requests (EINVAL). */
@@ -117,7 +118,7 @@ export class GrantExporter implements Disposable {
       device[Symbol.dispose]();
       if (!(error instanceof SysError)) throw error;
       if (error.errnoName === 'ENOTTY') {
-        throw this.#remember('this kernel makes no dma-bufs of grants', NO_DMABUF_REMEDY);
+        throw this.#remember(NO_DMABUF_REASON, NO_DMABUF_REMEDY);
       }
       if (error.errnoName !== 'EINVAL') throw error;
       return undefined;
@@ -131,7 +132,7 @@ export class GrantExporter implements Disposable {
   }
 
   #remember(reason: string, remedy: string): SysError {
-    this.#never = unsupported(CALL, reason, remedy);
+    this.#never = unsupported(EXPORT_CALL, reason, remedy);
     return this.#never;
   }
 }

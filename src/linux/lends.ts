@@ -32,6 +32,7 @@ export const MAX_LENT_PAGES = 65_535;
 
 const ENTRIES_REMEDY =
   'the grant table is full: raise gnttab_max_frames on the command line of Xen (max_grant_frames for a guest)';
+export const NO_LENDING_REASON = 'this kernel lends no dma-bufs';
 const READ_ONLY_REASON = 'the kernel lends the pages of a dma-buf for writing only';
 const FOREIGN_BUFFER_REASON = 'only buffers of this host can be lent';
 
@@ -88,7 +89,7 @@ export class Lender implements Disposable {
     } catch (error) {
       device[Symbol.dispose]();
       if (error instanceof SysError && error.errnoName === 'ENOTTY') {
-        this.#never = unsupported(CALL, 'this kernel lends no dma-bufs', NO_DMABUF_REMEDY);
+        this.#never = unsupported(CALL, NO_LENDING_REASON, NO_DMABUF_REMEDY);
         throw this.#never;
       }
       throw error;
