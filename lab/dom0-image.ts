@@ -70,11 +70,16 @@ async function addGuests(archive: CpioWriter, packages: UnpackedPackages) {
   archive.file(DOM0_PATHS.guestImage.slice(1), await guestImage(packages));
 }
 
+export interface Dom0Parts {
+  readonly packages: UnpackedPackages;
+  /** The folder of the modules that Debian does not build. */
+  readonly builtModules: string;
+  readonly progress: Progress;
+}
+
 /** Makes the image and leaves it at `path`. */
-export async function makeDom0Image(
-  path: string,
-  { packages, progress }: { packages: UnpackedPackages; progress: Progress },
-): Promise<void> {
+export async function makeDom0Image(path: string, parts: Dom0Parts): Promise<void> {
+  const { packages, builtModules, progress } = parts;
   progress("making dom0's image");
   const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-dom0-`);
   try {
@@ -94,6 +99,7 @@ export async function makeDom0Image(
     await addModules(archive, {
       modulesFolder: packages.modulesFolder,
       release: packages.kernelRelease,
+      builtFolder: builtModules,
       target: 'usr/lib/modules',
       wanted: DOM0_MODULES,
     });

@@ -53,6 +53,7 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
     const machine = await Machine.boot({
       prepared,
       runtime: systemRuntime(),
+      mode: 'pv-dom0',
       ...(options.listenPort ? { daemonPort: options.listenPort } : {}),
       ...(signal ? { signal } : {}),
     });

@@ -1,6 +1,7 @@
 // Modules of a Debian kernel for a small image: found by name in the unpacked package, with everything
 // they depend on, decompressed, and listed in the text `modules.dep` that busybox's modprobe reads.
 import { readdirSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { command } from './command.ts';
 import type { CpioWriter } from './cpio.ts';
 
@@ -15,33 +16,49 @@ function kernelName(name: string): string {
   return name.replaceAll('-', '_');
 }
 
-function findModules(folder: string): Map<string, string> {
+/** The modules below the folders by their names; a later folder's comes before an earlier one's. */
+function findModules(folders: readonly string[]): Map<string, string> {
   const found = new Map<string, string>();
-  for (const path of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
-    const name = /([^/]+)\.ko\.xz$/.exec(path)?.[1];
-    if (name !== undefined) found.set(kernelName(name), `${folder}/${path}`);
+  for (const folder of folders) {
+    for (const path of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
+      const name = /([^/]+)\.ko(\.xz)?$/.exec(path)?.[1];
+      if (name !== undefined) found.set(kernelName(name), `${folder}/${path}`);
+    }
   }
   return found;
 }
 
+function read(name: string, path: string): Promise<Buffer> {
+  if (path.endsWith('.ko')) return readFile(path);
+  return command(['xz', '-dc', path], { context: `unpacking the module ${name}` });
+}
+
 async function load(name: string, path: string): Promise<KernelModule> {
-  const bytes = await command(['xz', '-dc', path], { context: `unpacking the module ${name}` });
+  const bytes = await read(name, path);
   // The section .modinfo holds NUL-terminated KEY=VALUE strings.
   const depends = /\0depends=([^\0]*)\0/.exec(bytes.toString('latin1'))?.[1] ?? '';
   const dependencies = depends.split(',').filter((dependency) => dependency !== '');
   return { fileName: `${name}.ko`, bytes, dependencies: dependencies.map(kernelName) };
 }
 
+export interface ModuleSelection {
+  /** Debian's, below the kernel's release. */
+  readonly modulesFolder: string;
+  readonly release: string;
+  /** Modules that take the place of Debian's of the same name, or are added to them. */
+  readonly builtFolder?: string;
+  /** `lib/modules`, or what that links to. */
+  readonly target: string;
+  readonly wanted: readonly string[];
+}
+
 /**
- * Writes the modules `wanted` and all they depend on into the archive, below
- * `FOLDER/KERNEL_RELEASE` (FOLDER is `lib/modules` or what that links to). A wanted module that is
- * built into the kernel has no file: that is a mistake in the recipe and throws.
+ * Writes the modules `wanted` and all they depend on into the archive, below `TARGET/KERNEL_RELEASE`.
+ * A wanted module that is built into the kernel has no file: that is a mistake in the recipe and throws.
  */
-export async function addModules(
-  archive: CpioWriter,
-  options: { modulesFolder: string; release: string; target: string; wanted: readonly string[] },
-): Promise<void> {
-  const available = findModules(`${options.modulesFolder}/${options.release}`);
+export async function addModules(archive: CpioWriter, options: ModuleSelection): Promise<void> {
+  const built = options.builtFolder === undefined ? [] : [options.builtFolder];
+  const available = findModules([`${options.modulesFolder}/${options.release}`, ...built]);
   const loaded = new Map<string, KernelModule>();
   const queue = options.wanted.map(kernelName);
   for (let name = queue.shift(); name !== undefined; name = queue.shift()) {

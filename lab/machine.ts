@@ -9,16 +9,15 @@ import { AGENT_PORT } from './agent/protocol.ts';
 import { Dom0 } from './dom0.ts';
 import type { Prepared } from './prepare.ts';
 
-/**
- * How dom0 and its guests run: `pv` has a PV dom0 and PV guests; `pvh-guests` adds what PVH guests under
- * a PV dom0 need; `pvh-dom0` has a PVH dom0, which has no emulated PCI devices and so no network.
- */
-export type MachineMode = 'pv' | 'pvh-guests' | 'pvh-dom0';
+/** How dom0 runs. Guests are PV or PVH under either. */
+export type MachineMode = 'pv-dom0' | 'pvh-dom0';
+
+export const MACHINE_MODES: readonly MachineMode[] = ['pv-dom0', 'pvh-dom0'];
 
 export interface MachineOptions {
   readonly prepared: Prepared;
   readonly runtime: Runtime;
-  readonly mode?: MachineMode;
+  readonly mode: MachineMode;
   /** The machine's whole memory. */
   readonly memoryMib?: number;
   /** The port of this machine's loopback that leads to dom0's port 8470; 0 or none: a free one. */
@@ -42,10 +41,26 @@ const FAILURE = /^lab: failed: /m;
 /** What init and the agent say when guests can be created and the agent can be asked. */
 const SIGNS_OF_LIFE = ['lab: Xen is up', 'lab: the agent listens'];
 
-const CPU: Record<MachineMode, string> = {
-  pv: 'qemu64',
-  'pvh-guests': 'qemu64,+svm,+npt',
-  'pvh-dom0': 'qemu64,+svm,+npt',
+/** AMD's virtualisation is what QEMU emulates, and PVH needs it. A PV dom0 crashes early on richer processors. */
+const PROCESSOR = 'qemu64,+svm,+npt';
+
+interface Platform {
+  readonly qemu: readonly string[];
+  /** Options of Xen. */
+  readonly xen: readonly string[];
+}
+
+/**
+ * A PVH dom0 gets the DMA and the interrupts of its devices only with an IOMMU, and without one Xen does not
+ * even show it the firmware's tables. Xen would share its page tables with that IOMMU, which
+ * is Intel's beside an AMD processor, and cannot read them: each has its own.
+ */
+const PLATFORMS: Record<MachineMode, Platform> = {
+  'pv-dom0': { qemu: ['-machine', 'pc'], xen: [] },
+  'pvh-dom0': {
+    qemu: ['-machine', 'q35', '-device', 'intel-iommu,intremap=on,aw-bits=48'],
+    xen: ['dom0=pvh', 'iommu=no-sharept'],
+  },
 };
 
 const TOKEN_BYTES = 16;
@@ -70,12 +85,13 @@ interface BootParameters {
 }
 
 function qemuArguments(options: MachineOptions, parameters: BootParameters): string[] {
-  const { prepared, mode = 'pv', memoryMib = DEFAULT_MEMORY_MIB, countInstructions } = options;
+  const { prepared, mode, memoryMib = DEFAULT_MEMORY_MIB, countInstructions } = options;
+  const platform = PLATFORMS[mode];
   const xen = [
     // Dumps of grant tables need room in the ring that `xl dmesg` reads.
     'console=com1 com1=115200,8n1 conring_size=4m',
     `dom0_mem=${DOM0_MEMORY_MIB}M,max:${DOM0_MEMORY_MIB}M`,
-    ...(mode === 'pvh-dom0' ? ['dom0=pvh dom0-iommu=none'] : []),
+    ...platform.xen,
   ];
   const linux = `console=hvc0 rdinit=/init lab.token=${parameters.token}`;
   const forwards = [
@@ -87,7 +103,8 @@ function qemuArguments(options: MachineOptions, parameters: BootParameters): str
     : ['-accel', 'tcg,thread=multi'];
   return [
     ...time,
-    ...['-cpu', CPU[mode], '-smp', '2', '-m', `${memoryMib}`],
+    ...platform.qemu,
+    ...['-cpu', PROCESSOR, '-smp', '2', '-m', `${memoryMib}`],
     ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${prepared.serialLog}`],
     ...['-kernel', prepared.hypervisor, '-append', xen.join(' ')],
     ...['-initrd', `${prepared.kernel} ${linux},${prepared.dom0Image}`],
@@ -136,9 +153,6 @@ export class Machine implements AsyncDisposable {
    * @throws when QEMU ends, dom0's init fails, or it takes too long: the message has the last lines
    */
   static async boot(options: MachineOptions): Promise<Machine> {
-    if (options.mode === 'pvh-dom0') {
-      throw new Error('a PVH dom0 has no network under QEMU, and the lab reaches dom0 by network');
-    }
     // What an earlier machine of this process said must not be taken for this one's.
     rmSync(options.prepared.serialLog, { force: true });
     const parameters = {

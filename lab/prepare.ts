@@ -16,6 +16,7 @@ import { homedir } from 'node:os';
 import { basename } from 'node:path';
 import { systemRuntime } from '../src/runtime/runtime.ts';
 import { bundledAgent, makeDom0Image } from './dom0-image.ts';
+import { buildModules } from './module-build.ts';
 import { fetchPackages, type Progress, unpackedPackages } from './packages.ts';
 import {
   DOM0_INIT,
@@ -55,25 +56,30 @@ function keyOf(parts: readonly (string | Buffer)[]): string {
   return hash.digest('hex').slice(0, KEY_DIGITS);
 }
 
-function packagesKey(): string {
-  const makers = ['debian', 'packages', 'recipe'];
-  return keyOf(makers.map((name) => readFileSync(`${REPOSITORY}dist/lab/${name}.js`)));
+/** The compiled files of this folder that make a part. */
+function makers(...names: string[]): Buffer[] {
+  return names.map((name) => readFileSync(`${REPOSITORY}dist/lab/${name}.js`));
 }
 
-/** Covers all that goes into the image: what makes it, node, koffi, the agent, the programs. */
-function imageKey(packages: string): string {
+/** Covers all that goes into the image: the parts before it, what makes it, node, koffi, the agent, the programs. */
+function imageKey(packages: string, modules: string): string {
   const { size, mtimeMs } = statSync(process.execPath);
   const programs = readdirSync(GUEST_PROGRAMS_FOLDER).sort();
-  const makers = ['cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'recipe'];
   const files = [
     DOM0_INIT,
     GUEST_INIT,
     `${NODE_MODULES}/koffi/package.json`,
     ...programs.map((name) => `${GUEST_PROGRAMS_FOLDER}/${name}`),
-    ...makers.map((name) => `${REPOSITORY}dist/lab/${name}.js`),
   ];
   const node = `${process.version} ${size} ${mtimeMs}`;
-  return keyOf([packages, node, bundledAgent(), ...files.map((path) => readFileSync(path))]);
+  return keyOf([
+    packages,
+    modules,
+    node,
+    bundledAgent(),
+    ...makers('cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'recipe'),
+    ...files.map((path) => readFileSync(path)),
+  ]);
 }
 
 /** Puts what was made in its place, unless another process was faster: both made the same. */
@@ -95,6 +101,23 @@ function keepLatest(folder: string, { kind, name }: { kind: string; name: string
   for (const path of old) rmSync(`${folder}/${path}`, { recursive: true, force: true });
 }
 
+/** A folder of the cache, made by `make` unless it is there. @returns its path */
+async function folderOf(
+  cacheFolder: string,
+  { kind, key, make }: { kind: string; key: string; make: (path: string) => Promise<void> },
+): Promise<string> {
+  const name = `${kind}-${key}`;
+  const path = `${cacheFolder}/${name}`;
+  if (!existsSync(path)) {
+    const partial = `${path}.partial-${process.pid}`;
+    rmSync(partial, { recursive: true, force: true });
+    await make(partial);
+    moveUnlessThere(partial, path);
+  }
+  keepLatest(cacheFolder, { kind, name });
+  return path;
+}
+
 /**
  * Prepares what is missing or out of date and says where everything is.
  * The newest packages are fetched when the recipe changes or the cache folder is removed.
@@ -103,19 +126,23 @@ function keepLatest(folder: string, { kind, name }: { kind: string; name: string
 export async function prepare(options: PrepareOptions): Promise<Prepared> {
   const { progress, cacheFolder = defaultCacheFolder() } = options;
   mkdirSync(cacheFolder, { recursive: true });
-  const packagesName = `packages-${packagesKey()}`;
-  const packagesFolder = `${cacheFolder}/${packagesName}`;
-  if (!existsSync(packagesFolder)) {
-    const partial = `${packagesFolder}.partial-${process.pid}`;
-    rmSync(partial, { recursive: true, force: true });
-    await fetchPackages(partial, progress);
-    moveUnlessThere(partial, packagesFolder);
-  }
-  keepLatest(cacheFolder, { kind: 'packages', name: packagesName });
+  const packagesFolder = await folderOf(cacheFolder, {
+    kind: 'packages',
+    key: keyOf(makers('debian', 'packages', 'recipe')),
+    make: (path) => fetchPackages(path, progress),
+  });
   const packages = unpackedPackages(packagesFolder);
-  const imageName = `dom0-${imageKey(packagesName)}.cpio.zst`;
+  const builtModules = await folderOf(cacheFolder, {
+    kind: 'modules',
+    key: keyOf([basename(packagesFolder), ...makers('module-build', 'source-edits')]),
+    make: (path) => {
+      progress('building two kernel modules');
+      return buildModules(path, packages);
+    },
+  });
+  const imageName = `dom0-${imageKey(basename(packagesFolder), basename(builtModules))}.cpio.zst`;
   const dom0Image = `${cacheFolder}/${imageName}`;
-  if (!existsSync(dom0Image)) await makeDom0Image(dom0Image, { packages, progress });
+  if (!existsSync(dom0Image)) await makeDom0Image(dom0Image, { packages, builtModules, progress });
   keepLatest(cacheFolder, { kind: 'dom0', name: imageName });
   const serialLog = `${cacheFolder}/serial-${process.pid}.log`;
   writeFileSync(serialLog, '');

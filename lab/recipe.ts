@@ -8,6 +8,7 @@ export const HOST_PACKAGES: readonly string[] = [
   'gcc',
   'libc6-dev',
   'linux-libc-dev',
+  'make',
   'qemu-system-x86',
   'tar',
   'xz-utils',
@@ -20,6 +21,15 @@ export const HYPERVISOR_FILE = 'boot/xen-4.17-amd64.gz';
 
 /** Depends on the newest kernel of the 6.12 series that bookworm-security has: dom0's and the guests'. */
 export const KERNEL_METAPACKAGE = 'linux-image-6.12-amd64';
+
+/** Depends on the headers of the same kernel; those need the two named after them. */
+export const HEADERS_METAPACKAGE = 'linux-headers-6.12-amd64';
+
+/** The sources of the same kernel, for the modules that dom0 needs and Debian does not build. */
+export const SOURCE_PACKAGE = 'linux-source-6.12';
+
+/** The folders of those sources that hold the modules; nothing else of them is kept. */
+export const SOURCE_FOLDERS: readonly string[] = ['drivers/xen', 'drivers/gpu/drm/vkms'];
 
 /** The user space of dom0: Xen's tools and daemons, their libraries, what Node links to, busybox. */
 export const DOM0_PACKAGES: readonly string[] = [
@@ -68,9 +78,10 @@ export const DOM0_LEFT_OUT: readonly string[] = [
 /** Where Debian keeps the programs of this Xen version. */
 export const XEN_PROGRAMS = '/usr/lib/xen-4.17/bin';
 
-/** Kernel modules of dom0; what they depend on comes along. */
+/** Kernel modules of dom0; what they depend on comes along. `vkms` and `xen-gntdev` are the built ones. */
 export const DOM0_MODULES: readonly string[] = [
   'e1000',
+  'vkms',
   'xen-evtchn',
   'xen-gntalloc',
   'xen-gntdev',

@@ -24,7 +24,7 @@ function say(line) {
   process.stderr.write(`${line}\n`);
 }
 
-async function up(mode = 'pv') {
+async function up(mode = 'pv-dom0') {
   provide(HOST_PACKAGES);
   const abort = new AbortController();
   const stopped = new Promise((resolve) => {

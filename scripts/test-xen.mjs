@@ -39,7 +39,7 @@ let machine;
 try {
   const prepared = await prepare({ progress });
   progress(`booting (log: ${prepared.serialLog})`);
-  machine = await Machine.boot({ prepared, signal, runtime: systemRuntime() });
+  machine = await Machine.boot({ prepared, signal, runtime: systemRuntime(), mode: 'pv-dom0' });
   progress('booted');
   status = await runScenarios(files, { environment: attachment(machine), signal });
 } catch (error) {
