@@ -55,9 +55,10 @@ async function light({ card, events, before, taken }: Bench, name: string): Prom
   const connector = card.connectors({ probe: true }).find((found) => found.name === name);
   assert(connector?.status === 'connected', `${name}: ${connector?.status}`);
   const done: number[] = [];
-  const receiver = { flipped: (sequence: number) => void done.push(sequence) };
-  const pipe = Pipe.find({ card, events, before, connector, receiver, taken });
+  const pipe = Pipe.find({ card, events, before, connector, taken });
+
   assert(pipe, `no pipe for ${name}`);
+  pipe.receiver = { flipped: (sequence) => void done.push(sequence) };
   taken.add(pipe.crtc).add(pipe.plane.id);
   const mode = connector.modes.find((m) => m.width === SIZE.width && m.height === SIZE.height);
   assert(mode, `${name} has no mode of ${SIZE.width}x${SIZE.height}`);

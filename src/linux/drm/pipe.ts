@@ -36,17 +36,18 @@ export interface PipeParts {
   /** What the card showed when it was opened. */
   readonly before: DisplayState;
   readonly connector: CardConnector;
-  readonly receiver: FlipReceiver;
   /** CRTCs and planes that are in use. */
   readonly taken: ReadonlySet<number>;
 }
 
-export class Pipe implements Disposable {
+export class Pipe implements FlipReceiver, Disposable {
+  /** Who is told that a commit is done; nobody at first. */
+  receiver: FlipReceiver | undefined;
   readonly crtc: number;
   readonly plane: CardPlane;
   readonly #card: Card;
   readonly #events: CardEvents;
-  readonly #receiver: number;
+  readonly #number: number;
   readonly #connector: Properties;
   readonly #crtc: Properties;
   readonly #plane: Properties;
@@ -54,7 +55,7 @@ export class Pipe implements Disposable {
   readonly #flip: FlipRequest;
 
   private constructor(parts: PipeParts, crtc: number, plane: CardPlane) {
-    const { card, events, before, connector, receiver } = parts;
+    const { card, events, before, connector } = parts;
     this.crtc = crtc;
     this.plane = plane;
     this.#card = card;
@@ -63,12 +64,12 @@ export class Pipe implements Disposable {
     this.#crtc = card.crtcProperties(crtc);
     this.#plane = card.planeProperties(plane.id);
     this.#evictions = evictions(before, { crtc, plane: plane.id, connector: connector.id });
-    this.#receiver = events.add(receiver);
+    this.#number = events.add(this);
     const property = this.#plane.id('FB_ID');
     this.#flip = new FlipRequest(card.file, {
       plane: plane.id,
       property,
-      receiver: this.#receiver,
+      receiver: this.#number,
     });
   }
 
@@ -89,6 +90,10 @@ export class Pipe implements Disposable {
     return undefined;
   }
 
+  flipped(sequence: number): void {
+    this.receiver?.flipped(sequence);
+  }
+
   /** Asks whether `scene` could be shown. @throws SysError with the driver's reason */
   test(scene: Scene): void {
     this.#set(scene, { flags: DRM_MODE_ATOMIC_TEST_ONLY | DRM_MODE_ATOMIC_ALLOW_MODESET });
@@ -97,7 +102,7 @@ export class Pipe implements Disposable {
   /** Shows `scene`, whatever was there before; an event follows. @throws SysError */
   start(scene: Scene, sequence: number): void {
     const flags = DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_ATOMIC_ALLOW_MODESET;
-    this.#set(scene, { flags, tag: { receiver: this.#receiver, sequence } });
+    this.#set(scene, { flags, tag: { receiver: this.#number, sequence } });
   }
 
   /** Shows another framebuffer of the same size; an event follows. @throws SysError */
@@ -116,7 +121,7 @@ export class Pipe implements Disposable {
     ];
     commit(this.#card.file, assignments, {
       flags: DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_ATOMIC_ALLOW_MODESET,
-      tag: { receiver: this.#receiver, sequence },
+      tag: { receiver: this.#number, sequence },
       context: `switching CRTC ${this.crtc} off`,
     });
   }
@@ -128,7 +133,7 @@ export class Pipe implements Disposable {
 
   /** Is told of no event any more. Leaves the screen as it is. */
   [Symbol.dispose](): void {
-    this.#events.remove(this.#receiver);
+    this.#events.remove(this.#number);
   }
 
   #set(scene: Scene, how: Omit<Parameters<typeof commit>[2], 'context'>): void {
