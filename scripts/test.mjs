@@ -8,7 +8,15 @@ import { provide, unpack, versionOf } from './packages.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const filters = process.argv.slice(2);
 
-provide(['gcc', 'libc6-dev', 'linux-libc-dev', 'libxen-dev', 'xenstore-utils', 'chromium']);
+provide([
+  'gcc',
+  'libc6-dev',
+  'libdrm-dev',
+  'linux-libc-dev',
+  'libxen-dev',
+  'xenstore-utils',
+  'chromium',
+]);
 // The real xenstored, for comparison; as a file only, because installing it would set up a Xen host.
 unpack(`xen-utils-${versionOf('libxen-dev')}`, `${root}.cache/xen-utils`);
 const built = spawnSync(process.execPath, [`${root}scripts/build.mjs`], { stdio: 'inherit' });

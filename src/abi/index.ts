@@ -4,6 +4,8 @@
 import * as displif from './displif.ts';
 import * as dmaBuf from './dma-buf.ts';
 import * as dmaHeap from './dma-heap.ts';
+import * as drm from './drm.ts';
+import * as drmMode from './drm-mode.ts';
 import * as errno from './errno.ts';
 import * as eventChannel from './event-channel.ts';
 import * as evtchn from './evtchn.ts';
@@ -31,7 +33,7 @@ export interface Header {
   /** As in `#include <...>`. */
   readonly include: string;
   /** The Debian package that has it. */
-  readonly debianPackage: 'libxen-dev' | 'linux-libc-dev';
+  readonly debianPackage: 'libxen-dev' | 'linux-libc-dev' | 'libdrm-dev';
   readonly layouts: readonly AnyLayout[];
   /** Numeric constants by C name. */
   readonly constants: ReadonlyMap<string, number>;
@@ -59,6 +61,9 @@ export function headers(arch: Arch = HOST_ARCH): readonly Header[] {
     header('linux/udmabuf.h', udmabuf, 'linux-libc-dev'),
     header('linux/dma-buf.h', dmaBuf, 'linux-libc-dev'),
     header('linux/dma-heap.h', dmaHeap, 'linux-libc-dev'),
+    // Debian leaves these out of linux-libc-dev; libdrm-dev has them in a folder of its own.
+    header('libdrm/drm.h', drm, 'libdrm-dev'),
+    header('libdrm/drm_mode.h', drmMode, 'libdrm-dev'),
   ];
 }
 

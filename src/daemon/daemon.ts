@@ -10,6 +10,7 @@ import { GuestInputs, KEYBOARD_TYPES, KeyboardBackend } from '../input/backend.t
 import type { GuestInput } from '../input/guest-input.ts';
 import { BrowserOutput } from '../outputs/browser/browser-output.ts';
 import type { Screen } from '../outputs/screen.ts';
+import type { ScreenOutput, ScreenOutputOptions } from '../outputs/screen-output.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
@@ -31,6 +32,8 @@ export interface DaemonOptions {
   /** What each guest may make us hold. */
   readonly budget: Budget;
   readonly refreshHz: number;
+  /** Makes the output, which the daemon then owns; without it, pictures go to viewers alone. */
+  readonly output?: (options: ScreenOutputOptions) => ScreenOutput;
   /** What the host gives, for the status. */
   readonly hostPaths: DaemonStatus['host']['paths'];
   /** Where this process is the host of the guests. */
@@ -71,7 +74,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
   readonly #served = new Map<DomId, Served>();
   readonly #listeners = new Set<() => void>();
   readonly #scope = new Scope('daemon');
-  readonly #output: BrowserOutput;
+  readonly #output: ScreenOutput;
   readonly #displays: DisplayBackend;
   readonly #inputs: GuestInputs;
 
@@ -80,12 +83,16 @@ export class Daemon implements DaemonView, AsyncDisposable {
     this.#options = options;
     this.controls = controls;
     const onChange = () => this.#changed();
-    this.#output = new BrowserOutput(runtime, { refreshHz, onChange });
+    const { output = (its) => new BrowserOutput(its) } = options;
+    this.#output = this.#scope.own(output({ runtime, refreshHz, onChange }));
     this.#displays = new DisplayBackend({ runtime, output: this.#output });
     this.#inputs = new GuestInputs(onChange);
   }
 
-  /** Serves the guests that are there and those that will come. @throws SysError when xenstore refuses */
+  /**
+   * Serves the guests that are there and those that will come.
+   * @throws SysError when xenstore refuses, or what the output throws
+   */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     const { runtime, domain } = options;
@@ -106,7 +113,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const present = [...this.#served].map(([domid, served]) => this.#statusOf(domid, served));
     return {
       guests: [...present, ...this.#gone(), ...this.#deviceless()],
-      host: { provider: domain.provider, paths: hostPaths },
+      host: { provider: domain.provider, paths: hostPaths, output: this.#output.status() },
       controls: this.controls ? CONTROL_ACTIONS : [],
     };
   }

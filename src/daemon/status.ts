@@ -2,6 +2,7 @@
 // shared with the viewer page. Fields may be added, none renamed or removed.
 
 import type { ConnectorStatus } from '../display/connector-status.ts';
+import type { OutputStatus } from '../outputs/output-status.ts';
 
 /** Where a guest is in its life, as far as its displays and inputs go. */
 export type GuestState =
@@ -75,6 +76,8 @@ export interface DaemonStatus {
         { readonly available: boolean; readonly reason: string; readonly remedy?: string }
       >
     >;
+    /** Where pictures go, and what became of it. */
+    readonly output?: OutputStatus;
   };
   /** The actions offered; empty on a host whose toolstack starts and stops the guests. */
   readonly controls: readonly ControlAction[];

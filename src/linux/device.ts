@@ -66,14 +66,14 @@ class OpenedDevice implements DeviceFile {
   readonly fd: number;
   readonly #path: string;
 
-  constructor(device: XenDevice) {
-    this.#path = device.path;
+  constructor(path: string, remedyOf: (errnoName: string) => string) {
+    this.#path = path;
     try {
-      this.fd = openDevice(device.path, { context: `opening ${device.path}` });
+      this.fd = openDevice(path, { context: `opening ${path}` });
     } catch (error) {
       if (!(error instanceof SysError)) throw error;
       const { call, errnoName, context } = error;
-      throw new SysError({ call, errnoName, context, remedy: remedyFor(device, errnoName) });
+      throw new SysError({ call, errnoName, context, remedy: remedyOf(errnoName) });
     }
   }
 
@@ -102,5 +102,10 @@ export type OpenDevice = (device: XenDevice) => DeviceFile;
 
 /** Opens a device, read-write. @throws SysError with what to do about it */
 export function openXenDevice(device: XenDevice): DeviceFile {
-  return new OpenedDevice(device);
+  return openDeviceFile(device.path, (errnoName) => remedyFor(device, errnoName));
+}
+
+/** Opens a device that is not Xen's, read-write. @throws SysError with the remedy for its errno */
+export function openDeviceFile(path: string, remedyOf: (errnoName: string) => string): DeviceFile {
+  return new OpenedDevice(path, remedyOf);
 }

@@ -2,8 +2,6 @@
 
 export { type LinuxDomain, type LinuxDomainOptions, openLinuxDomain } from './domain.ts';
 export {
-  HOST_PATHS,
-  type HostPath,
   type HostPathName,
   type HostReport,
   probeHost,

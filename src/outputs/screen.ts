@@ -83,6 +83,14 @@ export class Screen implements OutputConnector {
     this.#vblank.schedule();
   }
 
+  /** Shows `picture`, which hardware has put on a monitor: that paces the flips, and not this screen. */
+  present(picture: Picture): void {
+    assert(!this.#closed, 'present on a closed screen');
+    this.#completePending();
+    this.#vblank.cancel();
+    this.#switchTo(picture, { flipped: true });
+  }
+
   async retire(picture: Picture): Promise<void> {
     if (this.#closed) return;
     if (this.#pending?.picture === picture) {

@@ -1,5 +1,5 @@
 // The declared ABI against the real one: a C program, generated from abiJson(), includes the headers of
-// Debian's libxen-dev and linux-libc-dev and says what the compiler makes of every struct, union,
+// Debian's libxen-dev, linux-libc-dev and libdrm-dev and says what the compiler makes of every struct, union,
 // field and constant; all of it must be what we declare. It is compiled as a guest of the oldest
 // interface version would and as one of 4.14, and with Xen's headers for x86-64 and for arm64.
 
@@ -17,6 +17,7 @@ import { xsdErrors } from '../../src/abi/xs-wire.ts';
 /** Included before Xen's headers, while the compiler's own architecture is still the one defined. */
 const SYSTEM_HEADERS = [
   'errno.h',
+  'fcntl.h',
   'stddef.h',
   'stdint.h',
   'stdio.h',
@@ -57,6 +58,9 @@ const MUST_HAVE_STRUCTS = [
   'udmabuf_create',
   'dma_buf_sync',
   'dma_heap_allocation_data',
+  'drm_mode_modeinfo',
+  'drm_mode_atomic',
+  'drm_event_vblank',
 ];
 const MUST_HAVE_CONSTANTS = [
   'XENDISPL_OP_DBUF_CREATE',
@@ -83,6 +87,8 @@ const MUST_HAVE_CONSTANTS = [
   'UDMABUF_CREATE',
   'DMA_BUF_IOCTL_SYNC',
   'DMA_HEAP_IOCTL_ALLOC',
+  'DRM_IOCTL_MODE_ATOMIC',
+  'DRM_IOCTL_PRIME_FD_TO_HANDLE',
 ];
 const MIN_STRUCTS = 70;
 const MIN_FIELDS = 280;

@@ -69,7 +69,7 @@ export class ScriptedView implements DaemonView {
   readonly #listeners = new Set<() => void>();
 
   constructor(runtime: Runtime) {
-    this.output = new BrowserOutput(runtime, { onChange: () => this.changed() });
+    this.output = new BrowserOutput({ runtime, onChange: () => this.changed() });
   }
 
   /** Adds a guest without displays. */

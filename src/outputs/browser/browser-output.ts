@@ -2,24 +2,22 @@
 // found by domid and connector while the connector exists.
 
 import assert from 'node:assert/strict';
-import type { ConnectorInfo, DisplayOutput } from '../../display/output.ts';
+import type { ConnectorInfo } from '../../display/output.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
 import type { DomId } from '../../xen/ids.ts';
+import type { OutputStatus } from '../output-status.ts';
 import { Screen } from '../screen.ts';
+import type { ScreenOutput, ScreenOutputOptions } from '../screen-output.ts';
 
-export interface BrowserOutputOptions {
-  readonly refreshHz?: number;
-  /** Called when a screen came or went. */
-  readonly onChange?: () => void;
-}
+const STATUS: OutputStatus = { name: 'browser', monitors: [], viewerOnly: [], counters: {} };
 
-export class BrowserOutput implements DisplayOutput {
+export class BrowserOutput implements ScreenOutput {
   readonly #runtime: Runtime;
-  readonly #options: BrowserOutputOptions;
+  readonly #options: ScreenOutputOptions;
   readonly #screens = new Map<string, Screen>();
 
-  constructor(runtime: Runtime, options: BrowserOutputOptions = {}) {
-    this.#runtime = runtime;
+  constructor(options: ScreenOutputOptions) {
+    this.#runtime = options.runtime;
     this.#options = options;
   }
 
@@ -47,6 +45,13 @@ export class BrowserOutput implements DisplayOutput {
   get screens(): Iterable<Screen> {
     return this.#screens.values();
   }
+
+  status(): OutputStatus {
+    return STATUS;
+  }
+
+  /** There is nothing to give back: a screen goes with its connector. */
+  async [Symbol.asyncDispose](): Promise<void> {}
 }
 
 function keyOf(domid: DomId, connector: number): string {
