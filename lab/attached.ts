@@ -1,21 +1,14 @@
-// One machine for many processes: who boots it says where it is in an environment variable, and the
-// scenario files, each a process of its own, attach to it.
-
+// The machine as scenario files see it, each a process of its own: they ask the supervisor, whose socket an
+// environment variable names, for a machine of the mode that their folder is called by.
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { basename } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
 import { listDomains } from './guest.ts';
-import type { Machine } from './machine.ts';
-
-const VARIABLE = 'XEN_ZCOPY_LAB';
-
-interface Whereabouts {
-  readonly agentPort: number;
-  readonly daemonPort: number;
-  readonly token: string;
-  readonly serialLog: string;
-}
+import { type Lent, SUPERVISOR_VARIABLE, type Whereabouts } from './supervisor.ts';
 
 /** A machine that another process booted. */
 export interface AttachedMachine {
@@ -33,23 +26,29 @@ async function reset(dom0: Dom0): Promise<void> {
   }
 }
 
-/** The environment for processes that use `machine`. */
-export function attachment(machine: Machine): NodeJS.ProcessEnv {
-  const { agentPort, token } = machine.dom0;
-  const { daemonPort, serialLog } = machine;
-  const whereabouts: Whereabouts = { agentPort, daemonPort, token, serialLog };
-  return { [VARIABLE]: JSON.stringify(whereabouts) };
+/** Asks for the machine; it may have to boot first. */
+async function borrow(mode: string): Promise<Whereabouts> {
+  const path = process.env[SUPERVISOR_VARIABLE];
+  if (path === undefined) {
+    throw new Error(`scenarios need a running lab (${SUPERVISOR_VARIABLE}): use npm run test:xen`);
+  }
+  const socket = connect(path);
+  socket.end(`${mode}\n`);
+  const lent = JSON.parse(await text(socket)) as Lent;
+  if ('error' in lent) throw new Error(`the lab has no machine ${mode}: ${lent.error}`);
+  return lent;
 }
 
-/** Attaches to the machine that the environment names. @throws when it names none */
-export function attach(): AttachedMachine {
-  const value = process.env[VARIABLE];
-  if (value === undefined) {
-    throw new Error(`scenarios need a running lab (${VARIABLE}): use npm run test:xen`);
-  }
-  const { agentPort, daemonPort, token, serialLog } = JSON.parse(value) as Whereabouts;
+/** Attaches to the machine of a mode. @throws when nobody offers one, or it does not boot */
+export async function attachTo(mode: string): Promise<AttachedMachine> {
+  const { agentPort, daemonPort, token, serialLog } = await borrow(mode);
   const runtime = systemRuntime();
   const lastWords = () => readFileSync(serialLog, 'latin1').split('\n').slice(-20).join('\n');
   const dom0 = new Dom0({ runtime, agentPort, token, lastWords });
   return { dom0, daemonPort, runtime, reset: () => reset(dom0) };
+}
+
+/** Attaches a scenario, which gives its `import.meta`, to the machine that its folder names. */
+export function attach(scenario: ImportMeta): Promise<AttachedMachine> {
+  return attachTo(basename(scenario.dirname));
 }

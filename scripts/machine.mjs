@@ -1,18 +1,19 @@
 // A machine of the lab to work with (docs/lab.md):
 //
-//   up [MODE]              prepares, boots and stays until Ctrl-C
+//   up [MODE] [icount]     prepares, boots and stays until Ctrl-C; icount: time follows the instructions
 //   sh [LINE]              one line of shell in dom0, or a prompt for many
 //   guest DOMID LINE       one line of shell in a guest
-//   test [FILTER...]       scenarios in this machine
+//   test [FILTER...]       those of this machine's scenarios whose name has one of the filters in it
 //
 // Everything but `up` finds the machine by a file that `up` leaves in the cache folder while it runs.
 // Uses dist/ as it is: build first.
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
-import { attach, attachment } from '../dist/lab/attached.js';
-import { Machine } from '../dist/lab/machine.js';
+import { attachTo } from '../dist/lab/attached.js';
+import { MACHINE_MODES } from '../dist/lab/machine.js';
 import { defaultCacheFolder, prepare } from '../dist/lab/prepare.js';
 import { HOST_PACKAGES } from '../dist/lab/recipe.js';
+import { Supervisor } from '../dist/lab/supervisor.js';
 import { systemRuntime } from '../dist/src/runtime/runtime.js';
 import { provide } from './packages.mjs';
 import { runScenarios, scenarioFiles } from './scenarios.mjs';
@@ -24,24 +25,40 @@ function say(line) {
   process.stderr.write(`${line}\n`);
 }
 
-async function up(mode = 'pv-dom0') {
+function usage() {
+  const modes = MACHINE_MODES.join('|');
+  say(`usage: node scripts/machine.mjs up [${modes}] [icount] | sh | guest | test ...`);
+  return process.exit(2);
+}
+
+async function up(mode = 'pv-dom0', time = '') {
+  if (!MACHINE_MODES.includes(mode) || !['', 'icount'].includes(time)) usage();
   provide(HOST_PACKAGES);
   const abort = new AbortController();
   const stopped = new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, resolve);
   }).then(() => abort.abort());
-  const prepared = await prepare({ progress: say });
-  say(`booting (log: ${prepared.serialLog})`);
-  const runtime = systemRuntime();
-  const machine = await Machine.boot({ prepared, runtime, mode, signal: abort.signal });
-  writeFileSync(WHEREABOUTS, JSON.stringify(attachment(machine)), { mode: 0o600 });
-  say(`up; Ctrl-C ends it. dom0's port 8470 is 127.0.0.1:${machine.daemonPort}`);
-  await stopped;
-  rmSync(WHEREABOUTS);
-  await machine.close();
+  const lab = await Supervisor.open({
+    prepared: await prepare({ progress: say }),
+    runtime: systemRuntime(),
+    progress: say,
+    countInstructions: time === 'icount',
+    signal: abort.signal,
+  });
+  try {
+    const machine = await lab.machine(mode);
+    const { environment } = lab;
+    writeFileSync(WHEREABOUTS, JSON.stringify({ mode, environment }), { mode: 0o600 });
+    say(`Ctrl-C ends it. dom0's port 8470 is 127.0.0.1:${machine.daemonPort}`);
+    await stopped;
+    rmSync(WHEREABOUTS);
+  } finally {
+    await lab.close();
+  }
 }
 
-function environment() {
+/** What `up` left: the mode of the machine, and the environment of those who use it. */
+function whereabouts() {
   try {
     return JSON.parse(readFileSync(WHEREABOUTS, 'utf8'));
   } catch {
@@ -57,13 +74,14 @@ function show({ stdout, stderr, code, signal }) {
   process.exitCode = code ?? 1;
 }
 
-function dom0() {
-  Object.assign(process.env, environment());
-  return attach().dom0;
+async function dom0() {
+  const { mode, environment } = whereabouts();
+  Object.assign(process.env, environment);
+  return (await attachTo(mode)).dom0;
 }
 
 async function sh(...words) {
-  const host = dom0();
+  const host = await dom0();
   const run = async (line) => show(await host.run(['sh', '-c', line], LINE_TIMEOUT_MS));
   if (words.length > 0) await run(words.join(' '));
   else {
@@ -79,20 +97,20 @@ async function sh(...words) {
 }
 
 async function guest(domid, ...words) {
-  const host = dom0();
+  const host = await dom0();
   const command = { command: words.join(' '), timeoutMs: LINE_TIMEOUT_MS };
   show(await host.runInGuest(Number(domid), command));
   host.close();
 }
 
 async function test(...filters) {
-  process.exitCode = await runScenarios(scenarioFiles(filters), { environment: environment() });
+  const { mode, environment } = whereabouts();
+  const files = scenarioFiles(filters).filter((path) => path.includes(`/${mode}/`));
+  if (files.length === 0) say(`none of these scenarios is one of ${mode}`);
+  else process.exitCode = await runScenarios(files, { environment });
 }
 
 const [name, ...words] = process.argv.slice(2);
 const commands = { up, sh, guest, test };
-if (!Object.hasOwn(commands, name ?? '')) {
-  say(`usage: node scripts/machine.mjs ${Object.keys(commands).join('|')} ...`);
-  process.exit(2);
-}
+if (!Object.hasOwn(commands, name ?? '')) usage();
 await commands[name](...words);

@@ -1,6 +1,6 @@
-// `npm run test:xen`: provides what the lab needs (Debian packages, when root), builds, prepares and boots
-// one real Xen host under QEMU, and runs the scenarios in it. Arguments select scenario files by a
-// part of their name.
+// `npm run test:xen`: provides what the lab needs (Debian packages, when root), builds, prepares, and runs
+// the scenarios in real Xen hosts under QEMU, one host per mode and one at a time. Arguments select
+// scenario files by a part of their path, such as the mode.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { provide } from './packages.mjs';
@@ -26,8 +26,7 @@ provide(HOST_PACKAGES);
 
 const files = scenarioFiles(filters);
 const { prepare } = await import('../dist/lab/prepare.js');
-const { Machine } = await import('../dist/lab/machine.js');
-const { attachment } = await import('../dist/lab/attached.js');
+const { Supervisor } = await import('../dist/lab/supervisor.js');
 const { systemRuntime } = await import('../dist/src/runtime/runtime.js');
 
 const interrupted = new AbortController();
@@ -35,20 +34,18 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupted
 const signal = AbortSignal.any([interrupted.signal, AbortSignal.timeout(RUN_TIMEOUT_MS)]);
 
 let status = 1;
-let machine;
+let lab;
 try {
   const prepared = await prepare({ progress });
-  progress(`booting (log: ${prepared.serialLog})`);
-  machine = await Machine.boot({ prepared, signal, runtime: systemRuntime(), mode: 'pv-dom0' });
-  progress('booted');
-  status = await runScenarios(files, { environment: attachment(machine), signal });
+  lab = await Supervisor.open({ prepared, progress, signal, runtime: systemRuntime() });
+  status = await runScenarios(files, { environment: lab.environment, signal });
 } catch (error) {
   const late = signal.aborted && !interrupted.signal.aborted;
   process.stderr.write(
     late ? `ended after ${RUN_TIMEOUT_MS / 60_000} minutes\n` : `${error.message}\n`,
   );
 } finally {
-  await machine?.close();
+  await lab?.close();
 }
 progress(status === 0 ? 'passed' : 'failed');
 process.exit(status);

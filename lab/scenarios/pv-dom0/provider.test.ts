@@ -2,13 +2,13 @@
 // afterwards.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { Guest } from '../guest.ts';
-import { HostWatch } from '../host.ts';
-import { probe } from '../payload.ts';
-import type { ProviderSightings } from '../probes/provider.ts';
+import { attach } from '../../attached.ts';
+import { Guest } from '../../guest.ts';
+import { HostWatch } from '../../host.ts';
+import { probe } from '../../payload.ts';
+import type { ProviderSightings } from '../../probes/provider.ts';
 
-const machine = attach();
+const machine = await attach(import.meta);
 const { dom0 } = machine;
 before(() => machine.reset());
 after(() => dom0.close());

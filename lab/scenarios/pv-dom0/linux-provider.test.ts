@@ -2,10 +2,10 @@
 // Xen, xenstored and the kernel hold afterwards is what they held before, however the program ended.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { until } from '../../src/runtime/runtime.ts';
-import { attach } from '../attached.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
-import { deployProbe } from '../payload.ts';
+import { until } from '../../../src/runtime/runtime.ts';
+import { attach } from '../../attached.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
+import { deployProbe } from '../../payload.ts';
 
 const RUN_TIMEOUT_MS = 300_000;
 const HOLD_TIMEOUT_MS = 60_000;
@@ -18,7 +18,7 @@ interface Report {
   readonly figures: Readonly<Record<string, number>>;
 }
 
-const machine = attach();
+const machine = await attach(import.meta);
 const { dom0, runtime } = machine;
 const host = new HostWatch(dom0);
 let counts: HostCounts;

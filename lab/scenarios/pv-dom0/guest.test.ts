@@ -2,11 +2,11 @@
 // and leaves nothing behind when it goes.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { Guest, listDomains } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
+import { attach } from '../../attached.ts';
+import { Guest, listDomains } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
 
-const machine = attach();
+const machine = await attach(import.meta);
 const { dom0 } = machine;
 const host = new HostWatch(dom0);
 let counts: HostCounts;

@@ -2,13 +2,13 @@
 // complete at the rate that it asks for.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { Daemon } from '../daemon.ts';
-import { type Connector, Guest } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
-import type { PaintFormat } from '../pattern.ts';
-import { decodePng, frameNumber } from '../picture.ts';
-import { assertShown, paint } from './screen.ts';
+import { attach } from '../../attached.ts';
+import { Daemon } from '../../daemon.ts';
+import { type Connector, Guest } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
+import type { PaintFormat } from '../../pattern.ts';
+import { decodePng, frameNumber } from '../../picture.ts';
+import { assertShown, paint } from '../../screen.ts';
 
 const CONNECTORS: readonly Connector[] = [
   { id: 'small', width: 640, height: 480 },
@@ -16,7 +16,7 @@ const CONNECTORS: readonly Connector[] = [
 ];
 const SHOWN_TIMEOUT_MS = 60_000;
 
-const machine = attach();
+const machine = await attach(import.meta);
 const host = new HostWatch(machine.dom0);
 let idle: HostCounts;
 let served: HostCounts;
@@ -35,9 +35,9 @@ before(async () => {
 after(() => machine.dom0.close());
 
 for (const [connector, { width, height }] of CONNECTORS.entries()) {
-  for (const format of ['XR24', 'RG16'] satisfies PaintFormat[]) {
+  for (const format of ['XR24', 'AR24', 'RG16'] satisfies PaintFormat[]) {
     test(`the API returns exactly what the guest draws: ${format}, ${width}x${height}`, async () => {
-      const seed = 1000 * connector + (format === 'XR24' ? 1 : 2);
+      const seed = 1000 * connector + format.charCodeAt(0);
       const painting = { connector, format, seed, width, height };
       const program = await paint(guest, painting);
       await assertShown(daemon, guest, painting);

@@ -2,12 +2,12 @@
 // and nothing else does.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { InputEvent } from '../../src/outputs/browser/protocol.ts';
-import { until } from '../../src/runtime/runtime.ts';
-import { attach } from '../attached.ts';
-import { Daemon } from '../daemon.ts';
-import { Guest, type GuestProgram } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
+import type { InputEvent } from '../../../src/outputs/browser/protocol.ts';
+import { until } from '../../../src/runtime/runtime.ts';
+import { attach } from '../../attached.ts';
+import { Daemon } from '../../daemon.ts';
+import { Guest, type GuestProgram } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
 
 const AREA = { width: 800, height: 600 };
 const CONNECTED_TIMEOUT_MS = 120_000;
@@ -33,7 +33,7 @@ interface Arrival {
   readonly value: number;
 }
 
-const machine = attach();
+const machine = await attach(import.meta);
 const host = new HostWatch(machine.dom0);
 let empty: HostCounts;
 let daemon: Daemon;

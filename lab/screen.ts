@@ -1,9 +1,9 @@
 // What several scenarios do with a guest's screen: draw on it, and see that the API shows just that.
 import assert from 'node:assert/strict';
-import type { Daemon } from '../daemon.ts';
-import type { Guest, GuestProgram } from '../guest.ts';
-import { type PaintFormat, paintedRgba } from '../pattern.ts';
-import { decodePng, difference } from '../picture.ts';
+import type { Daemon } from './daemon.ts';
+import type { Guest, GuestProgram } from './guest.ts';
+import { type PaintFormat, paintedRgba } from './pattern.ts';
+import { decodePng, difference } from './picture.ts';
 
 const SHOWN_TIMEOUT_MS = 60_000;
 

@@ -2,12 +2,12 @@
 // nothing stays held.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { until } from '../../src/runtime/runtime.ts';
-import { attach } from '../attached.ts';
-import { Daemon } from '../daemon.ts';
-import { Guest } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
-import { assertShown, type Painting, paint } from './screen.ts';
+import { until } from '../../../src/runtime/runtime.ts';
+import { attach } from '../../attached.ts';
+import { Daemon } from '../../daemon.ts';
+import { Guest } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
+import { assertShown, type Painting, paint } from '../../screen.ts';
 
 const SIZE = { width: 640, height: 480 };
 const CONFIG = { connectors: [{ id: 'screen', ...SIZE }], keyboard: { absolute: SIZE } };
@@ -15,7 +15,7 @@ const BACK_TIMEOUT_MS = 120_000;
 const POLL_INTERVAL_MS = 500;
 const DRIVER = '/sys/bus/xen/drivers/vdispl';
 
-const machine = attach();
+const machine = await attach(import.meta);
 const host = new HostWatch(machine.dom0);
 let daemon: Daemon;
 let guest: Guest;

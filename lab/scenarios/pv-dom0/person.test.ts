@@ -2,12 +2,12 @@
 // answers, and finds the same screen again when the daemon was started anew.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { until } from '../../src/runtime/runtime.ts';
-import { attach } from '../attached.ts';
-import { Daemon } from '../daemon.ts';
-import { Guest } from '../guest.ts';
-import { type HostCounts, HostWatch } from '../host.ts';
-import { decodePng } from '../picture.ts';
+import { until } from '../../../src/runtime/runtime.ts';
+import { attach } from '../../attached.ts';
+import { Daemon } from '../../daemon.ts';
+import { Guest } from '../../guest.ts';
+import { type HostCounts, HostWatch } from '../../host.ts';
+import { decodePng } from '../../picture.ts';
 
 const SCREEN = { width: 800, height: 600 };
 const TIMING = { timeoutMs: 120_000, intervalMs: 500 };
@@ -15,7 +15,7 @@ const TIMING = { timeoutMs: 120_000, intervalMs: 500 };
 const TYPED = [31, 18, 16, 57, 4, 28];
 const ANSWER = /# seq 3\s+1\s+2\s+3\s+.*#/;
 
-const machine = attach();
+const machine = await attach(import.meta);
 const host = new HostWatch(machine.dom0);
 let served: HostCounts;
 let daemon: Daemon;
