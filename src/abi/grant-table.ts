@@ -1,6 +1,17 @@
 // xen/grant_table.h: grant table version 1 and the arguments of its hypercalls.
 // Newer parts of the header (version 2 entries, cache flushing) are not used and not declared.
-import { ANONYMOUS, i16, names, pointer, struct, u16, u32, u64, union } from './layout.ts';
+import {
+  ANONYMOUS,
+  i16,
+  names,
+  pointer,
+  reserved,
+  struct,
+  u16,
+  u32,
+  u64,
+  union,
+} from './layout.ts';
 
 /** References below this are the toolstack's. */
 export const GNTTAB_NR_RESERVED_ENTRIES = 8;
@@ -45,6 +56,7 @@ export const GNTTABOP_transfer = 4;
 export const GNTTABOP_copy = 5;
 export const GNTTABOP_query_size = 6;
 export const GNTTABOP_unmap_and_replace = 7;
+export const GNTTABOP_get_version = 10;
 
 export const gnttabMapGrantRef = struct('gnttab_map_grant_ref', 'Maps a grant.', {
   host_addr: [0, u64, 'where, or the address of the page table entry'],
@@ -101,6 +113,12 @@ export const gnttabQuerySize = struct('gnttab_query_size', "Size of a domain's g
   nr_frames: [4, u32, 'out: pages now'],
   max_nr_frames: [8, u32, 'out: pages it may have'],
   status: [12, i16, 'out: GNTST_*'],
+});
+
+export const gnttabGetVersion = struct('gnttab_get_version', "Version of a domain's grant table.", {
+  dom: [0, u16, 'the domain, or DOMID_SELF'],
+  pad: [2, reserved(u16), 'zero'],
+  version: [4, u32, 'out: 1 or 2'],
 });
 
 export const GNTMAP_device_map = 1 << 0;

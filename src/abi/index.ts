@@ -9,11 +9,14 @@ import * as drmMode from './drm-mode.ts';
 import * as errno from './errno.ts';
 import * as eventChannel from './event-channel.ts';
 import * as evtchn from './evtchn.ts';
+import * as fcntl from './fcntl.ts';
 import * as gntalloc from './gntalloc.ts';
 import * as gntdev from './gntdev.ts';
 import * as grantTable from './grant-table.ts';
 import * as kbdif from './kbdif.ts';
 import { type AnyLayout, isLayout } from './layout.ts';
+import * as memfd from './memfd.ts';
+import * as privcmd from './privcmd.ts';
 import * as sharedInfoArm from './shared-info-arm.ts';
 import * as sharedInfoX86 from './shared-info-x86.ts';
 import * as udmabuf from './udmabuf.ts';
@@ -52,6 +55,9 @@ export function headers(arch: Arch = HOST_ARCH): readonly Header[] {
     header('xen/gntdev.h', gntdev, 'linux-libc-dev'),
     header('xen/gntalloc.h', gntalloc, 'linux-libc-dev'),
     header('xen/evtchn.h', evtchn, 'linux-libc-dev'),
+    header('xen/privcmd.h', privcmd, 'linux-libc-dev'),
+    header('linux/memfd.h', memfd, 'linux-libc-dev'),
+    header('linux/fcntl.h', fcntl, 'linux-libc-dev'),
     header('linux/udmabuf.h', udmabuf, 'linux-libc-dev'),
     header('linux/dma-buf.h', dmaBuf, 'linux-libc-dev'),
     header('linux/dma-heap.h', dmaHeap, 'linux-libc-dev'),
@@ -71,7 +77,7 @@ function header(
   const strings = new Map<string, string>();
   const collect = (name: string, value: unknown): void => {
     if (isLayout(value)) layouts.push(value);
-    else if (!/^[A-Z]/.test(name)) return;
+    else if (!/^(__)?[A-Z]/.test(name)) return;
     else if (typeof value === 'number') constants.set(name, value);
     else if (typeof value === 'string') strings.set(name, value);
     else if (typeof value === 'object' && value !== null) {

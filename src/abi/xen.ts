@@ -12,6 +12,10 @@ export const DOMID_INVALID = 0x7ff4;
 export const DOMID_IDLE = 0x7fff;
 export const DOMID_MASK = 0x7fff;
 
+/** Numbers of hypercalls. */
+export const __HYPERVISOR_memory_op = 12;
+export const __HYPERVISOR_grant_table_op = 20;
+
 /** Ends in three bytes whose names depend on the interface version; they are not declared. */
 export const vcpuTimeInfo = struct('vcpu_time_info', 'The clock of a virtual CPU.', {
   version: [0, u32, 'odd while the hypervisor writes'],

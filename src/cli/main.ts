@@ -11,7 +11,7 @@ const EXIT_USAGE = 2;
 const DESCRIPTION = `Zero-copy sharing of pictures and input between Xen domains, in user space.
 
 Try it without Xen:        xen-zcopy demo
-On a Xen host, in dom0:    xen-zcopy serve
+On a Xen host, in dom0:    xen-zcopy serve    (what it gives: xen-zcopy doctor)
 A real Xen under QEMU:     xen-zcopy lab`;
 
 /** The options that every command which serves the viewer has. */
@@ -81,6 +81,12 @@ function program(): Command {
     .option('--token-file <file>', 'file with the access token (otherwise XEN_ZCOPY_TOKEN)')
     .option('--json', 'print what GET /api/status answers')
     .action(async (options) => (await import('./status.ts')).status(options));
+
+  root
+    .command('doctor')
+    .description('which ways of sharing this host gives, how that was found out, and the remedies')
+    .option('--json', 'print {"xen", "servable", "paths", "summary"}')
+    .action(async (options) => (await import('./doctor.ts')).doctor(options));
 
   root
     .command('abi')

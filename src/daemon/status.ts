@@ -50,7 +50,10 @@ export interface DaemonStatus {
     readonly provider: string;
     /** Which ways of sharing the host offers, by name, each with the reason. */
     readonly paths: Readonly<
-      Record<string, { readonly available: boolean; readonly reason: string }>
+      Record<
+        string,
+        { readonly available: boolean; readonly reason: string; readonly remedy?: string }
+      >
     >;
     /** Where pictures go, and what became of it. */
     readonly output?: OutputStatus;

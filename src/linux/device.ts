@@ -1,5 +1,6 @@
-// The device files of Xen's drivers in Linux, and one of them open: the whole of the kernel that this
-// folder talks to, apart from mmap. Tests put a kernel that fails on purpose in its place.
+// The device files of Linux that this folder uses, Xen's and those that make dma-bufs, and one of them open:
+// the whole of the kernel that it talks to, apart from mmap and memfds. Tests put a kernel that fails on
+// purpose in its place.
 
 import {
   type CallContext,
@@ -16,12 +17,22 @@ import { SysError } from '../runtime/errors.ts';
 export interface XenDevice {
   readonly path: string;
   readonly module?: string;
+  /** What to do when it is not there, where it is none of Xen's. */
+  readonly whenAbsent?: string;
 }
 
 export const GNTDEV: XenDevice = { path: '/dev/xen/gntdev', module: 'xen-gntdev' };
 export const GNTALLOC: XenDevice = { path: '/dev/xen/gntalloc', module: 'xen-gntalloc' };
 export const EVTCHN: XenDevice = { path: '/dev/xen/evtchn', module: 'xen-evtchn' };
 export const XENBUS: XenDevice = { path: '/dev/xen/xenbus' };
+export const PRIVCMD: XenDevice = { path: '/dev/xen/privcmd', module: 'xen-privcmd' };
+/** Memory that stays where it is, for the arguments of hypercalls. */
+export const HYPERCALL: XenDevice = { path: '/dev/xen/hypercall', module: 'xen-privcmd' };
+export const UDMABUF: XenDevice = {
+  path: '/dev/udmabuf',
+  module: 'udmabuf',
+  whenAbsent: 'run `modprobe udmabuf`, or use a kernel with CONFIG_UDMABUF',
+};
 
 /** What a person without Xen can do instead. */
 export const WITHOUT_XEN = 'without Xen there are `xen-zcopy demo` and `xen-zcopy lab`';
@@ -38,9 +49,10 @@ export interface DeviceFile extends Disposable {
   write(bytes: Uint8Array, context: CallContext): void;
 }
 
-function remedyFor({ module }: XenDevice, errnoName: string): string {
+function remedyFor({ module, whenAbsent }: XenDevice, errnoName: string): string {
   switch (errnoName) {
     case 'ENOENT':
+      if (whenAbsent !== undefined) return whenAbsent;
       return module === undefined ? WITHOUT_XEN : `run \`modprobe ${module}\`; ${WITHOUT_XEN}`;
     case 'EACCES':
     case 'EPERM':
@@ -50,7 +62,7 @@ function remedyFor({ module }: XenDevice, errnoName: string): string {
   }
 }
 
-class OpenDevice implements DeviceFile {
+class OpenedDevice implements DeviceFile {
   readonly fd: number;
   readonly #path: string;
 
@@ -85,12 +97,15 @@ class OpenDevice implements DeviceFile {
   }
 }
 
+/** How devices are opened; tests put kernels of their own in its place. */
+export type OpenDevice = (device: XenDevice) => DeviceFile;
+
 /** Opens a device, read-write. @throws SysError with what to do about it */
 export function openXenDevice(device: XenDevice): DeviceFile {
-  return new OpenDevice(device.path, (errnoName) => remedyFor(device, errnoName));
+  return new OpenedDevice(device.path, (errnoName) => remedyFor(device, errnoName));
 }
 
 /** Opens a device that is not Xen's, read-write. @throws SysError with the remedy for its errno */
 export function openDeviceFile(path: string, remedyOf: (errnoName: string) => string): DeviceFile {
-  return new OpenDevice(path, remedyOf);
+  return new OpenedDevice(path, remedyOf);
 }

@@ -16,9 +16,8 @@ import {
   ioctlGntallocDeallocGref,
 } from '../abi/gntalloc.ts';
 import { Mapping } from '../posix/mapping.ts';
-import type { Grants, LendRequest, LentPages, SharedPages, ShareRequest } from '../xen/domain.ts';
+import type { SharedPages, ShareRequest } from '../xen/domain.ts';
 import { type Gref, gref } from '../xen/ids.ts';
-import { unsupported } from '../xen/unsupported.ts';
 import type { DeviceFile } from './device.ts';
 import { LivePages } from './device-pages.ts';
 
@@ -33,7 +32,7 @@ interface GrantedRange {
   readonly refs: readonly Gref[];
 }
 
-export class Gntalloc implements Grants, Disposable {
+export class Gntalloc implements Disposable {
   readonly #device: DeviceFile;
   readonly #shared = new LivePages();
 
@@ -42,6 +41,7 @@ export class Gntalloc implements Grants, Disposable {
     this.#device = device;
   }
 
+  /** As `Grants.share`. */
   async share(request: ShareRequest): Promise<SharedPages> {
     assert(request.pages > 0, 'sharing no pages');
     const range = this.#allocate(request);
@@ -55,10 +55,6 @@ export class Gntalloc implements Grants, Disposable {
       release();
       throw error;
     }
-  }
-
-  async lend(_request: LendRequest): Promise<LentPages> {
-    throw unsupported('DMABUF_IMP_TO_REFS', 'not yet');
   }
 
   /** Ends access to everything that is still shared and closes the device. */

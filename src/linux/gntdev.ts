@@ -3,12 +3,12 @@
 //
 // Invariants:
 // - One open file for all mappings; each mapping is one record and one mmap, for writers or for readers.
+//   Beyond the module's limit a mapping is several records, each mapped at its place in a reserved range.
 // - All refs of a request are mapped or none. The kernel hides which one failed, so a failed request is
 //   bisected: at most log2(refs) + 2 further attempts, over no more pages than the request had plus one.
 // - Unmapping replaces the pages by zero pages first, which makes the kernel unmap the grants, and drops
 //   the record then: once the ioctl has returned the hypervisor counts no mapping of ours.
-// - A request may not exceed the module's limit. It is not split: joining ranges needs MAP_FIXED, and
-//   where that fails, which a guest can arrange, it leaves a hole that other memory may fall into.
+// - Whatever fails, no record stays and no page; a hole that mmap may have left is posix/mapping.ts's care.
 
 import assert from 'node:assert/strict';
 import {
@@ -24,21 +24,14 @@ import { GNTCOPY_source_gref, GNTST_okay, gntstName } from '../abi/grant-table.t
 import { addressOf } from '../posix/libc.ts';
 import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
-import {
-  type ExportedRefs,
-  type ExportRequest,
-  type ForeignMapping,
-  type ForeignMemory,
-  GrantMapError,
-  type MapRequest,
-} from '../xen/domain.ts';
+import { type ForeignMapping, GrantMapError, type MapRequest } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
-import { unsupported } from '../xen/unsupported.ts';
 import type { DeviceFile } from './device.ts';
 import { type DevicePages, LivePages } from './device-pages.ts';
+import { gntdevLimit } from './kernel-facts.ts';
 
-const LIMIT_REMEDY =
-  'a mapping may have as many pages as /sys/module/xen_gntdev/parameters/limit says: raise it';
+export const LIMIT_REMEDY =
+  'a request may have as many pages as /sys/module/xen_gntdev/parameters/limit says: raise it';
 const MAPTRACK_REMEDY =
   'each grant can be mapped by itself, so no maptrack entries or no memory are left: raise ' +
   'gnttab_max_maptrack_frames on the command line of Xen (max_maptrack_frames for a guest)';
@@ -50,24 +43,24 @@ interface GrantRange {
   readonly count: number;
 }
 
-export class Gntdev implements ForeignMemory, Disposable {
+/** Maps others' grants. */
+export class Gntdev implements Disposable {
   readonly #device: DeviceFile;
+  readonly #limit: number;
   readonly #mapped = new LivePages();
 
-  /** Owns `device`, an open /dev/xen/gntdev. */
-  constructor(device: DeviceFile) {
+  /** Owns `device`, an open /dev/xen/gntdev. `limit`: grants that one request may name. */
+  constructor(device: DeviceFile, limit = gntdevLimit()) {
     this.#device = device;
+    this.#limit = Math.max(limit, 1);
   }
 
+  /** As `ForeignMemory.map`. */
   async map(request: MapRequest): Promise<ForeignMapping> {
     assert(request.refs.length > 0, 'a mapping of no grants');
     const mapping = this.#tryMap(request);
     if (mapping === undefined) throw this.#explain(request);
     return mapping;
-  }
-
-  async export(_request: ExportRequest): Promise<ExportedRefs> {
-    throw unsupported('DMABUF_EXP_FROM_REFS', 'not yet');
   }
 
   /** Unmaps what is still mapped and closes the device. */
@@ -81,16 +74,41 @@ export class Gntdev implements ForeignMemory, Disposable {
 
   /** The mapping, or undefined when at least one of the grants cannot be mapped. */
   #tryMap(request: MapRequest): DevicePages | undefined {
-    const range = this.#record(request);
-    const release = () => this.#drop(range);
-    const { fd } = this.#device;
+    const ranges: GrantRange[] = [];
+    const release = () => this.#dropAll(ranges);
     try {
-      const file = { fd, offset: Number(range.index), writable: request.writable };
-      const mapping = new Mapping(range.count, file);
+      for (let from = 0; from < request.refs.length; from += this.#limit) {
+        const refs = request.refs.slice(from, from + this.#limit);
+        ranges.push(this.#record({ ...request, refs }));
+      }
+      const mapping = this.#show(ranges, request.writable);
       return this.#mapped.add({ ...request, mapping, release });
     } catch (error) {
       release();
-      if (error instanceof SysError && error.errnoName === 'EINVAL') return undefined;
+      const refused = error instanceof SysError && error.call === 'mmap';
+      if (refused && error.errnoName === 'EINVAL') return undefined;
+      throw error;
+    }
+  }
+
+  /** One view of all ranges. */
+  #show(ranges: readonly GrantRange[], writable: boolean): Mapping {
+    const { fd } = this.#device;
+    const [first, ...others] = ranges;
+    assert(first !== undefined);
+    if (others.length === 0) {
+      return new Mapping(first.count, { fd, offset: Number(first.index), writable });
+    }
+    const mapping = new Mapping(ranges.reduce((sum, { count }) => sum + count, 0));
+    try {
+      let atPage = 0;
+      for (const { index, count } of ranges) {
+        mapping.place({ fd, offset: Number(index), atPage, pages: count, writable });
+        atPage += count;
+      }
+      return mapping;
+    } catch (error) {
+      mapping[Symbol.dispose]();
       throw error;
     }
   }
@@ -107,6 +125,19 @@ export class Gntdev implements ForeignMemory, Disposable {
       { context: `mapping ${refs.length} grants of domain ${domid}`, remedy: LIMIT_REMEDY },
     );
     return { index: fields.index.get(view, 0), count: refs.length };
+  }
+
+  /** Drops all records, even when some fail. @throws AggregateError */
+  #dropAll(ranges: readonly GrantRange[]): void {
+    const failures: unknown[] = [];
+    for (const range of ranges) {
+      try {
+        this.#drop(range);
+      } catch (failure) {
+        failures.push(failure);
+      }
+    }
+    if (failures.length > 0) throw new AggregateError(failures, 'dropping records of grants');
   }
 
   #drop({ index, count }: GrantRange): void {

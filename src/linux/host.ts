@@ -1,24 +1,43 @@
-// What this host gives: whether it runs on Xen, and which of the ways that a domain needs can be used,
-// each with the reason and the remedy where it cannot. Every way is tried by really opening it.
+// What this host gives: whether it runs on Xen, and which of the ways that a domain needs can be used, each
+// with the reason and the remedy where it cannot. Every way is tried for real, and leaves nothing behind.
 
-import { readFileSync } from 'node:fs';
 import { SysError } from '../runtime/errors.ts';
-import { EVTCHN, GNTALLOC, GNTDEV, openXenDevice, WITHOUT_XEN, type XenDevice } from './device.ts';
+import { bufferProbes } from './buffer-paths.ts';
+import {
+  EVTCHN,
+  GNTALLOC,
+  GNTDEV,
+  type OpenDevice,
+  openXenDevice,
+  WITHOUT_XEN,
+  type XenDevice,
+} from './device.ts';
+import { type HostPath, type HostProbe, inOneLine, lookAt } from './host-path.ts';
+import { textOf } from './kernel-facts.ts';
+import { KMS_PROBE } from './kms-path.ts';
 import { openXenstoreChannel } from './xenstore.ts';
 
 const HYPERVISOR_TYPE = '/sys/hypervisor/type';
 
-/** One way that a host may give. */
-export interface HostPath {
-  readonly available: boolean;
-  /** `opened`, or why it cannot be used and what to do about it. */
-  readonly reason: string;
+/** Every look at a host, in the order in which people read them. A new way is one more line. */
+function hostProbes(env: NodeJS.ProcessEnv, open: OpenDevice) {
+  const opened = (device: XenDevice) => () => {
+    open(device)[Symbol.dispose]();
+    return 'opened';
+  };
+  return [
+    { name: 'event-channels', look: opened(EVTCHN) },
+    { name: 'map-grants', look: opened(GNTDEV) },
+    { name: 'share-pages', look: opened(GNTALLOC) },
+    { name: 'xenstore', look: () => lookAtXenstore(env) },
+    ...bufferProbes(open),
+    KMS_PROBE,
+  ] as const satisfies readonly HostProbe[];
 }
 
-export const HOST_PATHS = ['event-channels', 'map-grants', 'share-pages', 'xenstore'] as const;
-export type HostPathName = (typeof HOST_PATHS)[number];
+export type HostPathName = ReturnType<typeof hostProbes>[number]['name'];
 
-/** The ways without which no guest can be served; sharing pages of ours is for frontends. */
+/** The ways without which no guest can be served; all others are for speed, for lending, or for frontends. */
 const NEEDED_TO_SERVE: readonly HostPathName[] = ['event-channels', 'map-grants', 'xenstore'];
 
 export interface HostReport {
@@ -27,18 +46,16 @@ export interface HostReport {
   readonly paths: Readonly<Record<HostPathName, HostPath>>;
 }
 
-/** Finds out what this host gives; opens everything and closes it again. */
-export async function probeHost(env: NodeJS.ProcessEnv): Promise<HostReport> {
+/** Finds out what this host gives, one way after the other. */
+export async function probeHost(
+  env: NodeJS.ProcessEnv,
+  open: OpenDevice = openXenDevice,
+): Promise<HostReport> {
   const notXen = hypervisorError();
-  return {
-    ...(notXen === undefined ? {} : { notXen }),
-    paths: {
-      'event-channels': await probe(() => tryDevice(EVTCHN)),
-      'map-grants': await probe(() => tryDevice(GNTDEV)),
-      'share-pages': await probe(() => tryDevice(GNTALLOC)),
-      xenstore: await probe(async () => (await openXenstoreChannel(env)).close()),
-    },
-  };
+  const found: [string, HostPath][] = [];
+  for (const probe of hostProbes(env, open)) found.push([probe.name, await lookAt(probe)]);
+  const paths = Object.fromEntries(found) as Record<HostPathName, HostPath>;
+  return { ...(notXen === undefined ? {} : { notXen }), paths };
 }
 
 /** @throws SysError, with one clear line, when guests cannot be served on the host */
@@ -46,33 +63,23 @@ export function requireServable({ notXen, paths }: HostReport): void {
   if (notXen !== undefined) throw notXen;
   const missing = NEEDED_TO_SERVE.map((name) => paths[name]).filter((path) => !path.available);
   if (missing.length === 0) return;
-  const context = missing.map(({ reason }) => reason).join('; ');
+  const context = missing.map(inOneLine).join('; ');
   throw new SysError({ call: 'probing the host', errnoName: 'ENODEV', context });
 }
 
 function hypervisorError(): SysError | undefined {
-  const context = 'this computer does not run on Xen';
-  const call = `reading ${HYPERVISOR_TYPE}`;
-  try {
-    const type = readFileSync(HYPERVISOR_TYPE, 'utf8').trim();
-    if (type === 'xen') return undefined;
-    return new SysError({ call, errnoName: `"${type}"`, context, remedy: WITHOUT_XEN });
-  } catch (error) {
-    const errnoName = error instanceof Error && 'code' in error ? String(error.code) : 'EIO';
-    return new SysError({ call, errnoName, context, remedy: WITHOUT_XEN });
-  }
+  const type = textOf(HYPERVISOR_TYPE);
+  if (type === 'xen') return undefined;
+  return new SysError({
+    call: `reading ${HYPERVISOR_TYPE}`,
+    errnoName: type === undefined ? 'ENOENT' : `"${type}"`,
+    context: 'this computer does not run on Xen',
+    remedy: WITHOUT_XEN,
+  });
 }
 
-function tryDevice(device: XenDevice): void {
-  openXenDevice(device)[Symbol.dispose]();
-}
-
-async function probe(open: () => void | Promise<void>): Promise<HostPath> {
-  try {
-    await open();
-    return { available: true, reason: 'opened' };
-  } catch (error) {
-    if (!(error instanceof SysError)) throw error;
-    return { available: false, reason: error.message };
-  }
+async function lookAtXenstore(env: NodeJS.ProcessEnv): Promise<string> {
+  const channel = await openXenstoreChannel(env);
+  channel.close();
+  return 'opened';
 }

@@ -70,6 +70,11 @@ export class LinuxBuffer implements LocalBuffer {
     return this.#view.bytes;
   }
 
+  /** Whether all of it was given back. */
+  get gone(): boolean {
+    return this.#gone !== undefined;
+  }
+
   /** Keeps the memory from being given back until the result is disposed; disposing twice is once. */
   hold(): Disposable {
     assert(!this.#freeing, 'a hold on a freed buffer');

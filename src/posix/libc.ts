@@ -5,6 +5,8 @@
 // make the runtime do system calls of its own), and every failure leaves here as a `SysError`.
 
 import koffi from 'koffi';
+import { F_ADD_SEALS, F_GET_SEALS } from '../abi/fcntl.ts';
+import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../abi/memfd.ts';
 import { SysError } from '../runtime/errors.ts';
 
 export const PROT_NONE = 0;
@@ -15,7 +17,7 @@ export const MAP_PRIVATE = 0x02;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
-export const MFD_CLOEXEC = 1;
+export const MAP_FIXED_NOREPLACE = 0x100000;
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 export const O_RDWR = 2;
@@ -38,6 +40,8 @@ function load() {
     memfd_create: libc.func('int memfd_create(const char *, unsigned int)'),
     ftruncate: libc.func('int ftruncate(int, int64_t)'),
     fallocate: libc.func('int fallocate(int, int, int64_t, int64_t)'),
+    // Variadic in C; what is called so takes one int, and such calls may be asynchronous.
+    fcntl: libc.func('int fcntl(int, int, int)'),
     ioctl: libc.func('int ioctl(int, unsigned long, void *)'),
     open: libc.func('int open(const char *, int)'),
     read: libc.func('intptr_t read(int, void *, size_t)'),
@@ -86,9 +90,16 @@ export function munmap(address: bigint, length: number, context: CallContext): v
   if (result < 0) fail('munmap', errno, context);
 }
 
-/** memfd_create(2), close-on-exec. @returns the file descriptor @throws SysError */
-export function memfdCreate(name: string, context: CallContext): number {
-  const fd = libc().memfd_create(name, MFD_CLOEXEC);
+/**
+ * memfd_create(2), close-on-exec; one that is `sealable` takes seals.
+ * @returns the file descriptor @throws SysError
+ */
+export function memfdCreate(
+  name: string,
+  context: CallContext & { readonly sealable?: boolean },
+): number {
+  const flags = MFD_CLOEXEC | (context.sealable ? MFD_ALLOW_SEALING : 0);
+  const fd = libc().memfd_create(name, flags);
   const errno = koffi.errno();
   return fd < 0 ? fail('memfd_create', errno, context) : fd;
 }
@@ -110,6 +121,49 @@ export function punchHole(
   const result = libc().fallocate(fd, mode, offset, length);
   const errno = koffi.errno();
   if (result < 0) fail('fallocate(PUNCH_HOLE)', errno, context);
+}
+
+/**
+ * Allocates every page of a stretch of a memfd, on a thread, as that takes long. The reason of a failure is
+ * not known then: an errno is the thread's. @returns whether all pages are there
+ */
+export function allocatePages(
+  fd: number,
+  { offset, length }: { offset: number; length: number },
+): Promise<boolean> {
+  return onThread((done) => libc().fallocate.async(fd, 0, offset, length, done));
+}
+
+/** Adds F_SEAL_* to a memfd. @throws SysError EBUSY while somebody uses what a seal forbids */
+export function addSeals(fd: number, seals: number, context: CallContext): void {
+  const result = libc().fcntl(fd, F_ADD_SEALS, seals);
+  const errno = koffi.errno();
+  if (result < 0) fail('fcntl F_ADD_SEALS', errno, context);
+}
+
+/** The F_SEAL_* of a memfd. @throws SysError */
+export function sealsOf(fd: number, context: CallContext): number {
+  const result = libc().fcntl(fd, F_GET_SEALS, 0);
+  const errno = koffi.errno();
+  return result < 0 ? fail('fcntl F_GET_SEALS', errno, context) : result;
+}
+
+/**
+ * Tries to add seals on a thread: the kernel looks at every page, and waits some 150 ms for those that are
+ * in use. @returns whether the file has the seals now @throws SysError when it is no memfd
+ */
+export async function trySeal(fd: number, seals: number, context: CallContext): Promise<boolean> {
+  await onThread((done) => libc().fcntl.async(fd, F_ADD_SEALS, seals, done));
+  return (sealsOf(fd, context) & seals) === seals;
+}
+
+type Done = (error: unknown, result: number) => void;
+
+/** Whether an asynchronous call succeeded. */
+function onThread(call: (done: Done) => void): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    call((error, result) => (error ? reject(error) : resolve(result === 0)));
+  });
 }
 
 export interface IoctlRequest {

@@ -6,11 +6,17 @@
 //   reads zeros, and what it writes reaches nobody.
 // - The addresses go back to the system only after the garbage collector has seen that no view exists.
 // - A read-only mapping must not be written through its view: the processor would stop the process.
+// - Placing may fail and leave a hole in our addresses, into which another thread's memory may fall. The
+//   hole is taken back at once, unless something is there: then that part is neither shown, nor revoked,
+//   nor given back any more, as it may be another's. (Our own reservation, where it stayed, looks just
+//   so: its addresses are lost then, and no memory.)
 
 import assert from 'node:assert/strict';
+import { SysError } from '../runtime/errors.ts';
 import {
   MAP_ANONYMOUS,
   MAP_FIXED,
+  MAP_FIXED_NOREPLACE,
   MAP_NORESERVE,
   MAP_PRIVATE,
   MAP_SHARED,
@@ -47,8 +53,11 @@ interface AddressRange {
   readonly length: number;
 }
 
-const unreachable = new FinalizationRegistry<AddressRange>(({ address, length }) => {
-  munmap(address, length, { context: 'giving back the addresses of a closed mapping' });
+/** Told of ranges that nobody can reach any more. A list is what is left of one mapping's addresses. */
+const unreachable = new FinalizationRegistry<AddressRange[]>((ranges) => {
+  for (const { address, length } of ranges) {
+    munmap(address, length, { context: 'giving back the addresses of a closed mapping' });
+  }
 });
 
 function protection(writable: boolean): number {
@@ -64,6 +73,40 @@ function reserve(length: number): bigint {
     fd: -1,
     offset: 0,
     context: `reserving addresses for ${length / PAGE_SIZE} pages`,
+  });
+}
+
+/** Reserves addresses that a failed call may have left free. @returns whether they are ours again */
+function retake({ address, length }: AddressRange): boolean {
+  try {
+    const taken = mmap({
+      address,
+      length,
+      prot: PROT_NONE,
+      flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+      fd: -1,
+      offset: 0,
+      context: `taking ${length / PAGE_SIZE} pages of addresses back`,
+    });
+    // Kernels before 4.17 take the address for a wish.
+    if (taken !== address) munmap(taken, length, { context: 'giving back a wrong place' });
+    return taken === address;
+  } catch (error) {
+    if (error instanceof SysError) return false;
+    throw error;
+  }
+}
+
+/** `ranges` without `lost`, which lies within one of them. */
+function without(ranges: readonly AddressRange[], lost: AddressRange): AddressRange[] {
+  const lostEnd = lost.address + BigInt(lost.length);
+  return ranges.flatMap((range) => {
+    const { address, length } = range;
+    const end = address + BigInt(length);
+    if (lostEnd <= address || lost.address >= end) return [range];
+    const before = { address, length: Number(lost.address - address) };
+    const behind = { address: lostEnd, length: Number(end - lostEnd) };
+    return [before, behind].filter((part) => part.length > 0);
   });
 }
 
@@ -83,7 +126,8 @@ function mapFile(length: number, { fd, offset, writable }: FileStretch): bigint 
 export class Mapping implements Disposable {
   readonly address: bigint;
   readonly pages: number;
-  readonly #range: AddressRange;
+  /** What of our addresses is ours: one range, unless parts were lost. The list that `unreachable` has. */
+  readonly #ranges: AddressRange[];
   /** Made when first asked for: V8 counts a view's size as memory of its own and collects the more often. */
   #bytes: Uint8Array | undefined;
   #open = true;
@@ -91,15 +135,15 @@ export class Mapping implements Disposable {
   /**
    * Shows `pages` pages of a file or, without one, reserves addresses for that many pages, which nothing
    * may touch before they are placed. Where mapping can fail at a guest's will (grants), name the file
-   * here: a failed `place` leaves a hole that another thread's memory may fall into. @throws SysError
+   * here if one will do: a failed `place` may cost addresses. @throws SysError
    */
   constructor(pages: number, file?: FileStretch) {
     assert(Number.isInteger(pages) && pages > 0, `a mapping of ${pages} pages`);
     this.pages = pages;
     const length = pages * PAGE_SIZE;
     this.address = file === undefined ? reserve(length) : mapFile(length, file);
-    this.#range = { address: this.address, length };
-    unreachable.register(this, this.#range, this);
+    this.#ranges = [{ address: this.address, length }];
+    unreachable.register(this, this.#ranges, this);
   }
 
   /** The mapped bytes. @throws AssertionError after dispose: using a closed mapping is our bug */
@@ -113,41 +157,57 @@ export class Mapping implements Disposable {
     return !this.#open;
   }
 
-  /** Shows pages of a file in a part of the mapping. @throws SysError */
+  /** Shows pages of a file in a part of the mapping, which is of no use when that fails. @throws SysError */
   place({ fd, offset, atPage, pages, writable }: Placement): void {
     assert(this.#open && atPage >= 0 && pages > 0 && atPage + pages <= this.pages);
-    mmap({
-      address: this.address + BigInt(atPage * PAGE_SIZE),
-      length: pages * PAGE_SIZE,
-      prot: protection(writable),
-      flags: MAP_SHARED | MAP_FIXED,
-      fd,
-      offset,
-      context: `mapping ${pages} pages at page ${atPage} of ${this.pages}`,
-      remedy: MAP_COUNT_REMEDY,
-    });
+    const address = this.address + BigInt(atPage * PAGE_SIZE);
+    const length = pages * PAGE_SIZE;
+    try {
+      mmap({
+        address,
+        length,
+        prot: protection(writable),
+        flags: MAP_SHARED | MAP_FIXED,
+        fd,
+        offset,
+        context: `mapping ${pages} pages at page ${atPage} of ${this.pages}`,
+        remedy: MAP_COUNT_REMEDY,
+      });
+    } catch (error) {
+      if (!retake({ address, length })) this.#lose({ address, length });
+      throw error;
+    }
   }
 
   [Symbol.dispose](): void {
     if (!this.#open) return;
-    mmap({
-      address: this.address,
-      length: this.pages * PAGE_SIZE,
-      prot: PROT_READ | PROT_WRITE,
-      flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-      fd: -1,
-      offset: 0,
-      context: `revoking a mapping of ${this.pages} pages`,
-      remedy: MAP_COUNT_REMEDY,
-    });
+    for (const { address, length } of this.#ranges) {
+      mmap({
+        address,
+        length,
+        prot: PROT_READ | PROT_WRITE,
+        flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+        fd: -1,
+        offset: 0,
+        context: `revoking a mapping of ${length / PAGE_SIZE} pages`,
+        remedy: MAP_COUNT_REMEDY,
+      });
+    }
     this.#open = false;
+  }
+
+  #lose(part: AddressRange): void {
+    this.#ranges.splice(0, this.#ranges.length, ...without(this.#ranges, part));
   }
 
   /** From now on the addresses are in use for as long as the view, and no longer as this object, can be reached. */
   #view(): Uint8Array {
-    const buffer = viewOf(this.#range.address, this.#range.length);
+    const [whole] = this.#ranges;
+    const length = this.pages * PAGE_SIZE;
+    assert(whole?.length === length, 'use of a mapping that lost a part');
+    const buffer = viewOf(this.address, length);
     unreachable.unregister(this);
-    unreachable.register(buffer, this.#range);
+    unreachable.register(buffer, this.#ranges);
     return new Uint8Array(buffer);
   }
 }

@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -53,6 +53,8 @@ const MUST_HAVE_STRUCTS = [
   'ioctl_gntdev_dmabuf_imp_to_refs',
   'ioctl_gntalloc_alloc_gref',
   'ioctl_evtchn_bind_interdomain',
+  'privcmd_hypercall',
+  'privcmd_mmapbatch_v2',
   'udmabuf_create',
   'dma_buf_sync',
   'dma_heap_allocation_data',
@@ -78,6 +80,10 @@ const MUST_HAVE_CONSTANTS = [
   'IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS',
   'IOCTL_GNTALLOC_ALLOC_GREF',
   'IOCTL_EVTCHN_BIND_INTERDOMAIN',
+  'IOCTL_PRIVCMD_MMAPBATCH_V2',
+  '__HYPERVISOR_grant_table_op',
+  'MFD_ALLOW_SEALING',
+  'F_SEAL_WRITE',
   'UDMABUF_CREATE',
   'DMA_BUF_IOCTL_SYNC',
   'DMA_HEAP_IOCTL_ALLOC',
@@ -88,6 +94,12 @@ const MIN_STRUCTS = 70;
 const MIN_FIELDS = 280;
 const MIN_CONSTANTS = 230;
 const MIN_STRINGS = 30;
+
+/** How the C program is compiled, and which declarations that version of the headers does not have. */
+interface Dialect {
+  readonly options: readonly string[];
+  readonly missing: RegExp;
+}
 
 /** The facts that the C program prints, one a line, as we declare them: `KEY value...`. */
 function declaredFacts(arch: Arch): string[] {
@@ -126,7 +138,7 @@ function scalarFields(specs: FieldSpecs, path: string): [string, number][] {
 }
 
 /** The program that prints the same facts as the compiler sees them. */
-function program(arch: Arch): string {
+function program(arch: Arch, missing: RegExp): string {
   const { structs, constants } = abiJson(arch);
   const layouts = headers(arch).flatMap((header) => header.layouts);
   const tag = new Map(layouts.map(({ name, kind }) => [name, `${kind} ${name}`]));
@@ -161,7 +173,7 @@ function program(arch: Arch): string {
     `#define ${ARCH_MACRO[arch]} 1`,
     ...headers(arch).map(({ include }) => `#include <${include}>`),
     'int main(void) {',
-    ...lines,
+    ...lines.filter((line) => !missing.test(line)),
     'return 0;',
     '}',
     '',
@@ -176,12 +188,15 @@ function run(command: string, ...args: string[]): string {
   return stdout;
 }
 
-function compiledFacts(arch: Arch, ...options: string[]): string[] {
+function compiledFacts(arch: Arch, { options, missing }: Dialect): string[] {
   const folder = mkdtempSync(join(tmpdir(), 'xen-zcopy-abi-'));
   try {
     const [source, binary] = [join(folder, 'abi.c'), join(folder, 'abi')];
-    writeFileSync(source, program(arch));
-    run('gcc', '-std=gnu11', '-Werror', ...options, '-o', binary, source);
+    writeFileSync(source, program(arch, missing));
+    // xen/privcmd.h asks for this one, which Debian leaves out: Xen's own, under the kernel's name.
+    mkdirSync(join(folder, 'xen/interface'), { recursive: true });
+    writeFileSync(join(folder, 'xen/interface/xen.h'), '#include <xen/xen.h>\n');
+    run('gcc', '-std=gnu11', '-Werror', `-I${folder}`, ...options, '-o', binary, source);
     return run(binary).trimEnd().split('\n');
   } finally {
     rmSync(folder, { recursive: true });
@@ -201,15 +216,16 @@ test('the headers to compare with are installed', () => {
   }
 });
 
-const DIALECTS: Readonly<Record<string, readonly string[]>> = {
-  'of the oldest interface': [],
+const DIALECTS: Readonly<Record<string, Dialect>> = {
+  'of the oldest interface': { options: [], missing: /gnttab_get_version|GNTTABOP_get_version/ },
   // Debian 12's latest. Later ones shorten what we declare as `[1]` to a flexible array member.
-  'of interface 4.14': ['-D__XEN_INTERFACE_VERSION__=0x00040e00'],
+  'of interface 4.14': { options: ['-D__XEN_INTERFACE_VERSION__=0x00040e00'], missing: /(?!)/ },
 };
 for (const arch of ['x86_64', 'arm64'] as const) {
-  for (const [dialect, options] of Object.entries(DIALECTS)) {
-    test(`every declaration is what the C compiler says, on ${arch}, ${dialect}`, () => {
-      const [declared, compiled] = [declaredFacts(arch), compiledFacts(arch, ...options)];
+  for (const [name, dialect] of Object.entries(DIALECTS)) {
+    test(`every declaration is what the C compiler says, on ${arch}, ${name}`, () => {
+      const compiled = compiledFacts(arch, dialect);
+      const declared = declaredFacts(arch).filter((fact) => !dialect.missing.test(fact));
       assert.deepEqual(
         { declared: without(declared, compiled), compiled: without(compiled, declared) },
         { declared: [], compiled: [] },

@@ -41,6 +41,20 @@ test('serve on a machine without Xen says so and points at demo and lab, exit 1'
   assert.match(stderr, /^xen-zcopy: [^\n]*does not run on Xen[^\n]*demo[^\n]*lab[^\n]*\n$/i);
 });
 
+test('doctor on a machine without Xen says so in one line and lists what there is, exit 1', () => {
+  const { status, stdout, stderr } = run('doctor');
+  assert.equal(status, 1);
+  assert.match(stderr, /^xen-zcopy: [^\n]*does not run on Xen[^\n]*demo[^\n]*\n$/);
+  for (const name of ['event-channels', 'export-refs', 'udmabuf', 'observe-grants', 'kms']) {
+    assert.match(stdout, new RegExp(`^ {2}${name} +(yes|no ) {2}\\S`, 'm'));
+  }
+  const json = run('doctor', '--json');
+  assert.equal(json.status, 1);
+  const { xen, servable, paths, summary } = JSON.parse(json.stdout);
+  assert.deepEqual([xen, servable, summary.length], [false, false, 2]);
+  assert.match(paths['map-grants'].remedy, /modprobe xen-gntdev/);
+});
+
 test('status of a daemon that is not there names the address and the remedy, exit 1', () => {
   const { status, stderr } = run('status', '--url', 'http://127.0.0.1:9/?token=0123456789abcdef');
   assert.equal(status, 1);
@@ -48,7 +62,7 @@ test('status of a daemon that is not there names the address and the remedy, exi
 });
 
 test('every command has help that teaches', () => {
-  for (const command of ['demo', 'serve', 'lab', 'status', 'abi']) {
+  for (const command of ['demo', 'serve', 'lab', 'status', 'doctor', 'abi']) {
     const { status, stdout } = run(command, '--help');
     assert.equal(status, 0);
     assert.match(stdout, new RegExp(`Usage: xen-zcopy ${command}`));

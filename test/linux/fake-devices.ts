@@ -35,7 +35,7 @@ export interface SeenRequest {
 }
 
 /** Remembers every ioctl; a subclass says what each does. */
-abstract class FakeDevice implements DeviceFile {
+export abstract class FakeDevice implements DeviceFile {
   readonly fd: number;
   readonly seen: SeenRequest[] = [];
   closed = false;

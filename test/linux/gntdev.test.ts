@@ -111,9 +111,47 @@ test('when each grant can be mapped but not all together, the host is short, not
   assert.equal(device.records.size, 1);
 });
 
-test('a request beyond the limit of the module says which limit', async () => {
+test('a request beyond the limit of the module is several records and one view', async () => {
   const device = new FakeGntdev();
-  using gntdev = new Gntdev(device);
+  device.limit = 3;
+  using gntdev = new Gntdev(device, 3);
+  const refs = refsOf([1, 2, 3, 4, 5, 6, 7, 8]);
+  const mapping = await gntdev.map({ domid, refs, writable: true });
+  assert.deepEqual(
+    refs.map((_, page) => firstWord(mapping.bytes, page)),
+    [...refs],
+  );
+  assert.deepEqual([...device.records.values()], [3, 3, 2]);
+  const stale = mapping.bytes;
+  let mappedAtDrop = 0;
+  device.onUnmap = () => {
+    mappedAtDrop += mappings().length;
+  };
+  await mapping[Symbol.asyncDispose]();
+  assert.equal(mappedAtDrop, 0);
+  assert.equal(device.records.size, 0);
+  assert(refs.every((_, page) => firstWord(stale, page) === 0));
+});
+
+test('a bad ref of a split request is found, and no record stays', async () => {
+  for (const bad of [1, 4, 6, 8]) {
+    const device = new FakeGntdev();
+    device.limit = 3;
+    device.bad.add(bad);
+    using gntdev = new Gntdev(device, 3);
+    const refs = refsOf([1, 2, 3, 4, 5, 6, 7, 8]);
+    await assert.rejects(
+      gntdev.map({ domid, refs, writable: true }),
+      (error) => error instanceof GrantMapError && error.ref === bad,
+    );
+    assert.equal(device.records.size, 0);
+    assert.deepEqual(mappings(), []);
+  }
+});
+
+test('a limit that was lowered since it was read says which limit', async () => {
+  const device = new FakeGntdev();
+  using gntdev = new Gntdev(device, 4);
   device.limit = 3;
   await assert.rejects(
     gntdev.map({ domid, refs: refsOf([1, 2, 3, 4]), writable: true }),

@@ -2,21 +2,101 @@
 // remedies, and one with Xen is what the lab's scenarios are for.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { test } from 'node:test';
+import { summaryOf } from '../../src/cli/doctor.ts';
 import { GNTDEV, openXenDevice } from '../../src/linux/device.ts';
-import { HOST_PATHS, probeHost, requireServable } from '../../src/linux/host.ts';
+import { probeHost, requireServable } from '../../src/linux/host.ts';
+import { kmsCards } from '../../src/linux/kms-path.ts';
 import { SysError } from '../../src/runtime/errors.ts';
+import { FakeKernel } from './fake-dma-bufs.ts';
 
 const xen = existsSync('/sys/hypervisor/type');
+
+const NAMES = [
+  'event-channels',
+  'map-grants',
+  'share-pages',
+  'xenstore',
+  'export-refs',
+  'lend-buffers',
+  'udmabuf',
+  'dma-heaps',
+  'contiguous-memory',
+  'observe-grants',
+  'kms',
+];
 
 test('the probe answers for every way, with a reason and a remedy where there is none', async () => {
   const report = await probeHost(process.env);
   assert.equal(report.notXen === undefined, xen);
-  assert.deepEqual(Object.keys(report.paths), [...HOST_PATHS]);
-  for (const { available, reason } of Object.values(report.paths)) {
-    assert.equal(available, reason === 'opened');
-    if (!xen) assert.match(reason, /ENOENT.*xen-zcopy demo/);
+  assert.deepEqual(Object.keys(report.paths), NAMES);
+  for (const { reason } of Object.values(report.paths)) assert.match(reason, /^[^\n]+$/);
+  if (xen) return;
+  for (const name of ['event-channels', 'map-grants', 'share-pages'] as const) {
+    const { available, reason, remedy } = report.paths[name];
+    assert.equal(available, false);
+    assert.match(`${reason}; ${remedy}`, /ENOENT.*modprobe.*xen-zcopy demo/);
+  }
+});
+
+test('ways that work are found to work by doing what they do, and nothing stays open', async () => {
+  const kernel = new FakeKernel();
+  // The first run leaves what Node opens once.
+  await probeHost(process.env, kernel.open);
+  const before = readdirSync('/proc/self/fd').length;
+  const { paths } = await probeHost(process.env, kernel.open);
+  assert.deepEqual(paths['lend-buffers'], {
+    available: true,
+    reason: 'lent a page and ended the loan',
+  });
+  assert.deepEqual(paths.udmabuf, { available: true, reason: 'made a dma-buf of a page' });
+  assert.equal(kernel.table.read(8).domid, 0x7fef, 'to nobody');
+  assert.equal(kernel.table.read(8).flags, 0);
+  assert.match(paths['export-refs'].reason, /compiled in/);
+  assert.equal(readdirSync('/proc/self/fd').length, before);
+});
+
+test('a kernel without dma-bufs of grants is told from one that refuses', async () => {
+  const kernel = new FakeKernel();
+  kernel.refuses.set('IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS', 'ENOTTY');
+  kernel.refuses.set('IOCTL_GNTDEV_DMABUF_IMP_TO_REFS', 'ENOTTY');
+  const { paths } = await probeHost(process.env, kernel.open);
+  for (const name of ['export-refs', 'lend-buffers'] as const) {
+    assert.equal(paths[name].available, false);
+    assert.match(paths[name].remedy!, /CONFIG_XEN_GNTDEV_DMABUF/);
+  }
+});
+
+test("doctor's summary says which way buffers will take", async () => {
+  const kernel = new FakeKernel();
+  const { paths } = await probeHost(process.env, kernel.open);
+  const [theirs, ours] = summaryOf(paths);
+  assert.match(theirs!, /become dma-bufs/);
+  assert.match(ours!, /can be lent.*memfds/);
+  kernel.absent.add('/dev/xen/gntdev');
+  const [mapped, kept] = summaryOf((await probeHost(process.env, kernel.open)).paths);
+  assert.match(mapped!, /are mapped/);
+  assert.match(kept!, /cannot be lent.*be-alloc=0/);
+});
+
+test('the cards of a host and their connectors are read from sysfs', () => {
+  const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-drm-`);
+  try {
+    for (const name of ['card0', 'card0-Virtual-1', 'card0-Writeback-1', 'card1', 'renderD128']) {
+      mkdirSync(`${folder}/${name}`);
+    }
+    writeFileSync(`${folder}/card0-Virtual-1/status`, 'connected\n');
+    assert.deepEqual(kmsCards(folder), [
+      {
+        path: '/dev/dri/card0',
+        driver: 'unknown driver',
+        connectors: [{ name: 'Virtual-1', status: 'connected' }],
+      },
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });
 
@@ -28,16 +108,17 @@ test('a host without Xen cannot serve, in one line that says what can be done in
   assert.throws(() => requireServable({ notXen, paths }), notXen);
 });
 
-test('a Xen host without drivers cannot serve, and each driver is named', () => {
+test('a Xen host without drivers cannot serve, and each driver is named', async () => {
   const usable = { available: true, reason: 'opened' };
-  const paths = {
-    'event-channels': { available: false, reason: 'no evtchn' },
+  const { paths } = await probeHost(process.env);
+  const missing = {
+    ...paths,
+    'event-channels': { available: false, reason: 'no evtchn', remedy: 'load it' },
     'map-grants': { available: false, reason: 'no gntdev' },
-    'share-pages': { available: false, reason: 'no gntalloc' },
     xenstore: usable,
   };
-  assert.throws(() => requireServable({ paths }), /no evtchn; no gntdev/);
-  const enough = { ...paths, 'event-channels': usable, 'map-grants': usable };
+  assert.throws(() => requireServable({ paths: missing }), /no evtchn; load it; no gntdev/);
+  const enough = { ...missing, 'event-channels': usable, 'map-grants': usable };
   assert.doesNotThrow(() => requireServable({ paths: enough }));
 });
 

@@ -6,11 +6,23 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
+import { UDMABUF } from '../../src/linux/device.ts';
 import { Evtchn } from '../../src/linux/evtchn.ts';
+import { GrantExporter } from '../../src/linux/exports.ts';
 import { Gntalloc } from '../../src/linux/gntalloc.ts';
 import { Gntdev } from '../../src/linux/gntdev.ts';
-import { domId, gref, port } from '../../src/xen/ids.ts';
+import { Lender } from '../../src/linux/lends.ts';
+import { memfdBuffer } from '../../src/linux/memfd-buffer.ts';
+import { Udmabuf } from '../../src/linux/udmabuf.ts';
+import { domId, type Gref, gref, port } from '../../src/xen/ids.ts';
 import { FakeEvtchn, FakeGntalloc, FakeGntdev, type SeenRequest } from './fake-devices.ts';
+import { FakeKernel } from './fake-dma-bufs.ts';
+
+/** File descriptors that requests name. */
+interface Numbers {
+  readonly exported: number;
+  readonly lent: number;
+}
 
 /** What our code asks below, as C says it. Pointers are left out: they differ from run to run. */
 const PROGRAM = `
@@ -32,7 +44,9 @@ static void say(const char *name, unsigned long number, const void *argument, si
 }
 #define SAY(number, argument, size) say(#number, number, argument, size)
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc != 3) return 1;
+  __u32 exported = atoi(argv[1]), lent = atoi(argv[2]);
   size_t size = sizeof(struct ioctl_gntdev_map_grant_ref) + 2 * sizeof(struct ioctl_gntdev_grant_ref);
   struct ioctl_gntdev_map_grant_ref *map = calloc(1, size);
   map->count = 3;
@@ -58,22 +72,60 @@ int main(void) {
   SAY(IOCTL_EVTCHN_NOTIFY, &notify, sizeof notify);
   struct ioctl_evtchn_unbind unbind = { .port = 10 };
   SAY(IOCTL_EVTCHN_UNBIND, &unbind, sizeof unbind);
+
+  size = offsetof(struct ioctl_gntdev_dmabuf_exp_from_refs, refs) + 2 * sizeof(__u32);
+  struct ioctl_gntdev_dmabuf_exp_from_refs *export = calloc(1, size);
+  export->flags = GNTDEV_DMA_FLAG_COHERENT;
+  export->count = 2;
+  export->domid = 0x123;
+  for (int i = 0; i < 2; i++) export->refs[i] = 0x1000000 + i;
+  SAY(IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS, export, size);
+  struct ioctl_gntdev_dmabuf_exp_wait_released wait = { .fd = exported, .wait_to_ms = 0 };
+  SAY(IOCTL_GNTDEV_DMABUF_EXP_WAIT_RELEASED, &wait, sizeof wait);
+  size = offsetof(struct ioctl_gntdev_dmabuf_imp_to_refs, refs) + 3 * sizeof(__u32);
+  struct ioctl_gntdev_dmabuf_imp_to_refs *import = calloc(1, size);
+  import->fd = lent;
+  import->count = 3;
+  import->domid = 0x123;
+  SAY(IOCTL_GNTDEV_DMABUF_IMP_TO_REFS, import, size);
+  struct ioctl_gntdev_dmabuf_imp_release release = { .fd = lent };
+  SAY(IOCTL_GNTDEV_DMABUF_IMP_RELEASE, &release, sizeof release);
   return 0;
 }
 `;
 
-function compiledAnswers(): string[] {
+function compiledAnswers({ exported, lent }: Numbers): string[] {
   const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-requests-`);
   try {
     writeFileSync(`${folder}/requests.c`, PROGRAM);
     execFileSync('gcc', ['-Wall', '-Werror', '-o', `${folder}/requests`, `${folder}/requests.c`]);
-    return execFileSync(`${folder}/requests`, { encoding: 'utf8' }).trim().split('\n');
+    const numbers = [`${exported}`, `${lent}`];
+    return execFileSync(`${folder}/requests`, numbers, { encoding: 'utf8' }).trim().split('\n');
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-async function ourRequests(): Promise<SeenRequest[]> {
+async function bufferRequests(refs: readonly Gref[]) {
+  const kernel = new FakeKernel();
+  const domid = domId(0x123);
+  const { open } = kernel;
+  const map = () => assert.fail('nothing to explain');
+  const exporter = new GrantExporter({ open, map, guestType: undefined, limit: 10 });
+  const exporting = await exporter.export({ domid, refs, caching: 'coherent' });
+  const exported = exporting.fd!;
+  exporting.close();
+  await exporting.released();
+  const udmabuf = new Udmabuf(open(UDMABUF), 10);
+  const buffer = await memfdBuffer({ pages: 3, udmabuf });
+  const lender = new Lender({ open, observer: () => undefined });
+  const loan = await lender.lend({ domid, buffer, writable: true });
+  await loan.end();
+  const seen = kernel.gntdevs.flatMap((device) => device.seen);
+  return { seen, numbers: { exported, lent: buffer.fd! } };
+}
+
+async function ourRequests(): Promise<{ seen: SeenRequest[]; numbers: Numbers }> {
   const domid = domId(0x123);
   const gntdevDevice = new FakeGntdev();
   const refs = [gref(0x1000000), gref(0x1000001), gref(0x1000002)];
@@ -96,12 +148,20 @@ async function ourRequests(): Promise<SeenRequest[]> {
     offered.notify();
     await offered[Symbol.asyncDispose]();
   }
-  return [...gntdevDevice.seen, ...gntallocDevice.seen, ...evtchnDevice.seen];
+  const buffers = await bufferRequests(refs.slice(0, 2));
+  const seen = [
+    ...gntdevDevice.seen,
+    ...gntallocDevice.seen,
+    ...evtchnDevice.seen,
+    ...buffers.seen,
+  ];
+  return { seen, numbers: buffers.numbers };
 }
 
 test('each request is what the headers of Linux make of the same values', async () => {
-  const seen = (await ourRequests()).map(
+  const ours = await ourRequests();
+  const seen = ours.seen.map(
     ({ name, number, argument }) => `${name} ${number} ${Buffer.from(argument).toString('hex')}`,
   );
-  assert.deepEqual(seen, compiledAnswers());
+  assert.deepEqual(seen, compiledAnswers(ours.numbers));
 });

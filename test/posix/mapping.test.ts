@@ -1,6 +1,19 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { close, ftruncate, memfdCreate } from '../../src/posix/libc.ts';
+import {
+  close,
+  ftruncate,
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_PRIVATE,
+  memfdCreate,
+  mmap,
+  munmap,
+  PROT_READ,
+  PROT_WRITE,
+  viewOf,
+} from '../../src/posix/libc.ts';
 import { Mapping, PAGE_SIZE } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 
@@ -74,4 +87,55 @@ test('a stretch that cannot be mapped is refused and takes no addresses', () => 
     (error) => error instanceof SysError && error.errnoName === 'EINVAL',
   );
   close(fd, context);
+});
+
+/** How the kernel lists the page at `address`: its permissions, or undefined when nothing is there. */
+function permissionsAt(address: bigint): string | undefined {
+  for (const line of readFileSync('/proc/self/maps', 'utf8').split('\n')) {
+    const found = /^([0-9a-f]+)-([0-9a-f]+) (\S+)/.exec(line);
+    if (found === null) continue;
+    const [start, end] = [BigInt(`0x${found[1]}`), BigInt(`0x${found[2]}`)];
+    if (address >= start && address < end) return found[3];
+  }
+  return undefined;
+}
+
+/** A mapping of 6 pages: two shown, two as a failed call leaves them, two reserved. */
+function withHole(): { mapping: Mapping; hole: bigint; fail: () => void } {
+  const fd = memfd(2);
+  const mapping = new Mapping(6);
+  mapping.place({ fd, offset: 0, atPage: 0, pages: 2, writable: true });
+  close(fd, context);
+  const hole = mapping.address + BigInt(2 * PAGE_SIZE);
+  munmap(hole, 2 * PAGE_SIZE, context);
+  const nothing = { fd: 9999, offset: 0, writable: true };
+  const fail = () =>
+    assert.throws(() => mapping.place({ ...nothing, atPage: 2, pages: 2 }), /EBADF/);
+  return { mapping, hole, fail };
+}
+
+test('a hole that a failed call leaves is taken back at once', () => {
+  const { mapping, hole, fail } = withHole();
+  assert.equal(permissionsAt(hole), undefined);
+  fail();
+  assert.equal(permissionsAt(hole), '---p', 'reserved again');
+  assert.equal(permissionsAt(hole + BigInt(PAGE_SIZE)), '---p');
+  mapping[Symbol.dispose]();
+  assert.equal(permissionsAt(hole), 'rw-p', 'and revoked with the rest');
+});
+
+test('what has fallen into a hole meanwhile is never touched', () => {
+  const { mapping, hole, fail } = withHole();
+  const length = PAGE_SIZE;
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  const prot = PROT_READ | PROT_WRITE;
+  mmap({ address: hole, length, prot, flags, fd: -1, offset: 0, ...context });
+  const others = new Uint8Array(viewOf(hole, length));
+  others.fill(7);
+  fail();
+  assert.throws(() => mapping.bytes, /lost a part/);
+  mapping[Symbol.dispose]();
+  assert(others.every((byte) => byte === 7));
+  assert.equal(permissionsAt(mapping.address), 'rw-p', 'what is ours is revoked');
+  assert.equal(permissionsAt(hole + BigInt(2 * PAGE_SIZE)), 'rw-p', 'on both sides');
 });

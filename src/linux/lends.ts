@@ -1,0 +1,216 @@
+// Buffers of ours for another domain (IMP_TO_REFS of xen/gntdev.h): the kernel grants every page of a dma-buf,
+// always for writing.
+//
+// Invariants:
+// - Every dma-buf that is lent has an open gntdev of its own: IMP_RELEASE looks loans up by the number of a
+//   file descriptor, within one open file, so it can only mean ours. The buffer's descriptors stay open.
+// - One dma-buf lends at most 65,535 pages: the kernel counts entries in 16 bits, and would take 65,536 for 0.
+// - IMP_RELEASE succeeds while the other domain still maps pages, and says nothing. So where our grant table
+//   can be seen, access ends once it shows no mapping, and the loan is over once no entry of it is left.
+// - Until the loan is over the buffer is held: its memory is not given back.
+
+import {
+  IOCTL_GNTDEV_DMABUF_IMP_RELEASE,
+  IOCTL_GNTDEV_DMABUF_IMP_TO_REFS,
+  ioctlGntdevDmabufImpRelease,
+  ioctlGntdevDmabufImpToRefs,
+} from '../abi/gntdev.ts';
+import { SysError } from '../runtime/errors.ts';
+import type { LendRequest, LentPages } from '../xen/domain.ts';
+import { type DomId, type Gref, gref } from '../xen/ids.ts';
+import type { GivenBack } from '../xen/memory.ts';
+import { unsupported } from '../xen/unsupported.ts';
+import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
+import { NO_DMABUF_REMEDY } from './exports.ts';
+import type { GrantObserver, WatchedGrants } from './grant-observer.ts';
+import { type DmaBufPart, LinuxBuffer } from './linux-buffer.ts';
+
+const CALL = 'ioctl IOCTL_GNTDEV_DMABUF_IMP_TO_REFS';
+
+/** Pages that one dma-buf can lend. */
+export const MAX_LENT_PAGES = 65_535;
+
+const ENTRIES_REMEDY =
+  'the grant table is full: raise gnttab_max_frames on the command line of Xen (max_grant_frames for a guest)';
+export const NO_LENDING_REASON = 'this kernel lends no dma-bufs';
+const READ_ONLY_REASON = 'the kernel lends the pages of a dma-buf for writing only';
+const FOREIGN_BUFFER_REASON = 'only buffers of this host can be lent';
+
+export interface LenderParts {
+  readonly open: OpenDevice;
+  /** Asked when something is first lent; undefined where this host does not let us look. */
+  readonly observer: () => GrantObserver | undefined;
+}
+
+export class Lender implements Disposable {
+  readonly #parts: LenderParts;
+  readonly #live = new Set<LinuxLoan>();
+  #never: SysError | undefined;
+
+  constructor(parts: LenderParts) {
+    this.#parts = parts;
+  }
+
+  /** As `Grants.lend`. */
+  async lend({ domid, buffer, writable }: LendRequest): Promise<LentPages> {
+    if (!writable) throw unsupported(CALL, READ_ONLY_REASON);
+    if (!(buffer instanceof LinuxBuffer)) throw unsupported(CALL, FOREIGN_BUFFER_REASON);
+    if (this.#never !== undefined) throw this.#never;
+    const hold = buffer.hold();
+    const parts: LentPart[] = [];
+    try {
+      for (const dmaBuf of buffer.dmaBufs) parts.push(this.#lendPart(domid, dmaBuf));
+      return this.#loan({ domid, parts, hold });
+    } catch (error) {
+      for (const part of parts) part.end();
+      hold[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Ends all loans, without asking whether the other domains are done: the kernel does what is left to do. */
+  [Symbol.dispose](): void {
+    for (const loan of [...this.#live]) loan.abandon();
+  }
+
+  #loan({ domid, parts, hold }: Pick<LoanParts, 'domid' | 'parts' | 'hold'>): LinuxLoan {
+    const refs = parts.flatMap((part) => part.refs);
+    const watched = this.#parts.observer()?.watch(domid, refs);
+    const onEnd = () => this.#live.delete(loan);
+    const loan = new LinuxLoan({ domid, refs, parts, hold, watched, onEnd });
+    this.#live.add(loan);
+    return loan;
+  }
+
+  #lendPart(domid: DomId, dmaBuf: DmaBufPart): LentPart {
+    const device = this.#parts.open(GNTDEV);
+    try {
+      return new LentPart(device, dmaBuf, lendDmaBuf(device, domid, dmaBuf));
+    } catch (error) {
+      device[Symbol.dispose]();
+      if (error instanceof SysError && error.errnoName === 'ENOTTY') {
+        this.#never = unsupported(CALL, NO_LENDING_REASON, NO_DMABUF_REMEDY);
+        throw this.#never;
+      }
+      throw error;
+    }
+  }
+}
+
+/** Lends one dma-buf. @returns a reference for each of its pages @throws SysError */
+export function lendDmaBuf(device: DeviceFile, domid: DomId, { fd, pages }: DmaBufPart): Gref[] {
+  if (pages > MAX_LENT_PAGES) {
+    throw unsupported(CALL, `a dma-buf of ${pages} pages is lent: ${MAX_LENT_PAGES} are the most`);
+  }
+  const argument = new Uint8Array(ioctlGntdevDmabufImpToRefs.sizeWith(pages));
+  const view = new DataView(argument.buffer);
+  const { fields } = ioctlGntdevDmabufImpToRefs;
+  fields.fd.set(view, 0, fd);
+  fields.count.set(view, 0, pages);
+  fields.domid.set(view, 0, domid);
+  const name = 'IOCTL_GNTDEV_DMABUF_IMP_TO_REFS';
+  device.ioctl(
+    { name, number: IOCTL_GNTDEV_DMABUF_IMP_TO_REFS, argument },
+    { context: `lending a dma-buf of ${pages} pages to domain ${domid}`, remedy: ENTRIES_REMEDY },
+  );
+  return Array.from({ length: pages }, (_, i) => gref(fields.refs.getAt(view, 0, i)));
+}
+
+/** One dma-buf that is lent, with the open gntdev of this loan alone. */
+class LentPart {
+  readonly refs: readonly Gref[];
+  readonly #device: DeviceFile;
+  readonly #dmaBuf: DmaBufPart;
+
+  constructor(device: DeviceFile, dmaBuf: DmaBufPart, refs: readonly Gref[]) {
+    this.refs = refs;
+    this.#device = device;
+    this.#dmaBuf = dmaBuf;
+  }
+
+  /** Ends access. Closing the device would, too; asking for it says when it fails. @throws SysError */
+  end(): void {
+    const { fd, pages } = this.#dmaBuf;
+    const argument = new Uint8Array(ioctlGntdevDmabufImpRelease.size);
+    ioctlGntdevDmabufImpRelease.write(new DataView(argument.buffer), 0, { fd });
+    const name = 'IOCTL_GNTDEV_DMABUF_IMP_RELEASE';
+    try {
+      this.#device.ioctl(
+        { name, number: IOCTL_GNTDEV_DMABUF_IMP_RELEASE, argument },
+        { context: `ending the loan of a dma-buf of ${pages} pages` },
+      );
+    } finally {
+      this.#device[Symbol.dispose]();
+    }
+  }
+}
+
+interface LoanParts {
+  readonly domid: DomId;
+  readonly refs: readonly Gref[];
+  readonly parts: readonly LentPart[];
+  /** Keeps the buffer's memory. */
+  readonly hold: Disposable;
+  /** Undefined where nobody can look. */
+  readonly watched: WatchedGrants | undefined;
+  readonly onEnd: () => void;
+}
+
+class LinuxLoan implements LentPages {
+  readonly domid: DomId;
+  readonly writable = true;
+  readonly refs: readonly Gref[];
+  readonly #evidence: string;
+  readonly #loan: LoanParts;
+  #state: 'lent' | 'ending' | 'over' = 'lent';
+
+  constructor(loan: LoanParts) {
+    this.domid = loan.domid;
+    this.refs = loan.refs;
+    this.#evidence = loan.watched === undefined ? 'driver' : 'grant table';
+    this.#loan = loan;
+  }
+
+  async end(): Promise<GivenBack> {
+    const { watched } = this.#loan;
+    if (this.#state === 'lent') {
+      const mapped = watched?.mapped() ?? 0;
+      if (mapped > 0) return this.#held(mapped);
+      this.#endAccess();
+    }
+    // Somebody may have mapped a page after the look and before the end.
+    const left = this.#state === 'over' ? 0 : (watched?.left() ?? 0);
+    if (left === 0) this.#finish();
+    return this.#held(left);
+  }
+
+  /** Ends access whoever maps what: for the end of the domain. */
+  abandon(): void {
+    if (this.#state === 'lent') this.#endAccess();
+    this.#finish();
+  }
+
+  #held(heldPages: number): GivenBack {
+    return { heldPages, evidence: this.#evidence };
+  }
+
+  /** Ends access to every part, even when some fail. @throws AggregateError */
+  #endAccess(): void {
+    this.#state = 'ending';
+    const failures: unknown[] = [];
+    for (const part of this.#loan.parts) {
+      try {
+        part.end();
+      } catch (failure) {
+        failures.push(failure);
+      }
+    }
+    if (failures.length > 0) throw new AggregateError(failures, 'ending a loan');
+  }
+
+  #finish(): void {
+    this.#state = 'over';
+    this.#loan.hold[Symbol.dispose]();
+    this.#loan.onEnd();
+  }
+}
