@@ -30,6 +30,8 @@ const FLOORS = [
 /** Folders that must not know who provides their domain. */
 const PROVIDER_BLIND = ['zcopy', 'display', 'input', 'share', 'daemon', 'server'];
 const PROVIDERS = ['hypervisor', 'linux'];
+/** Of the outputs, the one that shows on this host's monitors. */
+const LINUX_OUTPUT = 'outputs/kms/';
 
 /** What else may be imported, and by whom: native code by `posix` alone, libraries where they belong. */
 const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
@@ -81,8 +83,10 @@ function complaint(file: SourceFile, specifier: string): string | undefined {
   const upward = FLOORS.indexOf(target) > FLOORS.indexOf(file.folder);
   const otherProvider = PROVIDERS.includes(target) && PROVIDERS.includes(file.folder);
   const provider = PROVIDERS.includes(target) && PROVIDER_BLIND.includes(file.folder);
+  const output = PROVIDERS.includes(target) && file.folder === 'outputs';
+  const foreignOutput = output && !(target === 'linux' && file.path.startsWith(LINUX_OUTPUT));
   const unknown = !FLOORS.includes(target);
-  return upward || otherProvider || provider || unknown
+  return upward || otherProvider || provider || foreignOutput || unknown
     ? `${file.path}: imports ${specifier}`
     : undefined;
 }

@@ -14,6 +14,7 @@ export interface ServiceOptions {
   readonly config?: string;
   readonly json?: boolean;
   readonly logLevel?: LogLevel;
+  readonly output?: string;
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -24,12 +25,24 @@ export interface ListenAddress {
   readonly port: number;
 }
 
+/** Where guests' pictures go, besides viewers. */
+export type OutputChoice =
+  | { readonly kind: 'browser' }
+  | {
+      readonly kind: 'kms';
+      /** Of the card's device file. */
+      readonly path: string;
+      /** Which connector shows which display, by `unique-id`. */
+      readonly connectors: ReadonlyMap<string, string>;
+    };
+
 export interface ServiceConfig {
   readonly listen: ListenAddress;
   readonly token: string;
   /** Host names under which a browser may reach us, besides the loopback ones. */
   readonly allowedHosts: readonly string[];
   readonly refreshHz: number;
+  readonly output: OutputChoice;
   readonly budget: Budget;
   readonly logLevel: LogLevel;
   readonly json: boolean;
@@ -44,6 +57,7 @@ export interface ServiceDefaults {
 
 const DEFAULT_LISTEN = '127.0.0.1:8470';
 const DEFAULT_REFRESH_HZ = 60;
+const DEFAULT_OUTPUT = 'browser';
 const MIN_TOKEN_LENGTH = 16;
 const TOKEN_BYTES = 24;
 
@@ -52,6 +66,8 @@ const fileSchema = z.strictObject({
   listen: z.string().optional(),
   allowedHosts: z.array(z.string().min(1)).default([]),
   refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
+  output: z.string().optional(),
+  kms: z.record(z.string().min(1), z.string().min(1)).default({}),
   budget: z.partialRecord(z.enum(HELD_KINDS), amount).default({}),
   logLevel: z.enum(LOG_LEVELS).optional(),
 });
@@ -71,6 +87,7 @@ export function serviceConfig(
       readToken(options.tokenFile) ?? Buffer.from(random.bytes(TOKEN_BYTES)).toString('base64url'),
     allowedHosts: file.allowedHosts,
     refreshHz: file.refreshHz,
+    output: parseOutput(options.output ?? file.output ?? DEFAULT_OUTPUT, file.kms),
     budget: { ...DEFAULT_BUDGET, ...file.budget },
     logLevel: options.logLevel ?? file.logLevel ?? logLevel,
     json: options.json ?? false,
@@ -85,6 +102,24 @@ export function parseListen(text: string): ListenAddress {
     throw new UsageError(`--listen ${text} is not HOST:PORT, such as 127.0.0.1:8470 or [::1]:0`);
   }
   return { host: (match[1] ?? match[2])!, port };
+}
+
+/** `browser`, `kms:card0` or `kms:/dev/dri/card0`. @throws UsageError */
+export function parseOutput(
+  text: string,
+  connectors: Readonly<Record<string, string>> = {},
+): OutputChoice {
+  if (text === 'browser') return { kind: 'browser' };
+  const path = /^kms:(?:\/dev\/dri\/)?(card\d{1,3})$/.exec(text)?.[1];
+  if (path === undefined) {
+    throw new UsageError(`--output ${text} is neither browser nor a card such as kms:card0`);
+  }
+  const pairs = Object.entries(connectors);
+  const [twice] = pairs.filter(([, name], i) => pairs.findIndex(([, n]) => n === name) < i);
+  if (twice !== undefined) {
+    throw new UsageError(`kms: connector ${twice[1]} is given to more than one display`);
+  }
+  return { kind: 'kms', path: `/dev/dri/${path}`, connectors: new Map(pairs) };
 }
 
 /** A whole number in a range. @throws UsageError naming the option */

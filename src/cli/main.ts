@@ -56,6 +56,11 @@ function program(): Command {
 
   withServiceOptions(root.command('serve'))
     .description("the driver domain's daemon on a Xen host: PV displays and input of its guests")
+    .option(
+      '--output <where>',
+      'browser, or a card whose monitors show the guests as well: kms:card0 (a display goes to the ' +
+        'connector that has its unique-id for a name, or that "kms" in the configuration names)',
+    )
     .action(async (options) => (await import('./serve.ts')).serve(options));
 
   root

@@ -2,10 +2,12 @@
 
 import { openLinuxDomain } from '../linux/domain.ts';
 import { probeHost, requireServable } from '../linux/host.ts';
+import { KmsOutput } from '../outputs/kms/kms-output.ts';
+import type { ScreenOutput, ScreenOutputOptions } from '../outputs/screen-output.ts';
 import { SystemRandom } from '../runtime/random.ts';
 import { stderrLogger, systemRuntime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
-import { type ServiceOptions, serviceConfig } from './config.ts';
+import { type OutputChoice, type ServiceOptions, serviceConfig } from './config.ts';
 import { announce, interrupted, startService } from './service.ts';
 
 const ADVICE = `Give a guest a screen with vdispl and vkb in its xl configuration, then xl create.
@@ -20,11 +22,27 @@ export async function serve(options: ServiceOptions): Promise<void> {
   const scope = new Scope('serve');
   try {
     const domain = scope.own(await openLinuxDomain({ runtime }));
-    const service = await startService(scope, { runtime, config, domain, hostPaths: host.paths });
+    const output = outputFor(config.output);
+    const service = await startService(scope, {
+      runtime,
+      config,
+      domain,
+      hostPaths: host.paths,
+      ...(output === undefined ? {} : { output }),
+    });
     announce(service, config, ADVICE);
     const lost = await Promise.race([interrupted(), domain.store.closed]);
     if (lost) throw lost;
   } finally {
     await scope.close();
   }
+}
+
+/** What makes the output, or undefined for the viewer alone. */
+function outputFor(
+  choice: OutputChoice,
+): ((options: ScreenOutputOptions) => ScreenOutput) | undefined {
+  if (choice.kind === 'browser') return undefined;
+  const { path, connectors } = choice;
+  return (options) => KmsOutput.open(path, { ...options, connectors });
 }

@@ -15,7 +15,8 @@ export interface Service {
   readonly url: string;
 }
 
-export interface ServiceParts extends Pick<DaemonOptions, 'domain' | 'hostPaths' | 'controls'> {
+export interface ServiceParts
+  extends Pick<DaemonOptions, 'domain' | 'hostPaths' | 'controls' | 'output'> {
   readonly runtime: Runtime;
   readonly config: ServiceConfig;
 }

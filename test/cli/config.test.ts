@@ -3,7 +3,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parseListen, readToken, serviceConfig } from '../../src/cli/config.ts';
+import { parseListen, parseOutput, readToken, serviceConfig } from '../../src/cli/config.ts';
 import { UsageError } from '../../src/runtime/errors.ts';
 import { SeededRandom } from '../../src/runtime/random.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
@@ -92,4 +92,29 @@ test('tokens: from a file, never weak, random otherwise', () => {
   const tokens = [serviceConfig({}, defaults).token, serviceConfig({}, defaults).token];
   assert.notEqual(tokens[0], tokens[1]);
   assert(tokens[0]!.length >= 32);
+});
+
+test('outputs: the browser, or a card by its short name or its path', () => {
+  assert.deepEqual(parseOutput('browser'), { kind: 'browser' });
+  for (const text of ['kms:card0', 'kms:/dev/dri/card0']) {
+    assert.deepEqual(parseOutput(text, { 'screen-1': 'HDMI-A-1' }), {
+      kind: 'kms',
+      path: '/dev/dri/card0',
+      connectors: new Map([['screen-1', 'HDMI-A-1']]),
+    });
+  }
+  for (const bad of ['', 'kms', 'kms:', 'kms:card', 'kms:/etc/passwd', 'kms:../card0', 'null']) {
+    assert.match(
+      complaint(() => parseOutput(bad)),
+      /kms:card0/,
+    );
+  }
+  const twice = { a: 'HDMI-A-1', b: 'HDMI-A-1' };
+  assert.match(
+    complaint(() => parseOutput('kms:card0', twice)),
+    /HDMI-A-1 is given to more than one display/,
+  );
+  const config = file('kms.json', '{"output": "kms:card1", "kms": {"s": "DP-1"}}');
+  assert.equal(serviceConfig({ config }, defaults).output.kind, 'kms');
+  assert.equal(serviceConfig({ config, output: 'browser' }, defaults).output.kind, 'browser');
 });
