@@ -1,5 +1,5 @@
 // dom0's whole file system, as one compressed archive that Linux unpacks into memory: Xen's tools, this
-// machine's Node and koffi, the lab's agent, and the guests' kernel and image. The daemon is not in
+// machine's Node and koffi, the lab's agent and programs, and the guests' kernel and image. The daemon is not in
 // it: it is sent after the boot, so that a rebuilt daemon needs no new image.
 import { mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,8 +9,9 @@ import { CpioWriter } from './cpio.ts';
 import { guestImage } from './guest-image.ts';
 import { addModules } from './kernel-modules.ts';
 import type { Progress, UnpackedPackages } from './packages.ts';
+import { compilePrograms } from './programs.ts';
 import { DOM0_MODULES } from './recipe.ts';
-import { AGENT_ENTRY, DOM0_INIT, NODE_MODULES } from './sources.ts';
+import { AGENT_ENTRY, DOM0_INIT, DOM0_PROGRAMS_FOLDER, NODE_MODULES } from './sources.ts';
 
 /** Where things lie in dom0, for those who use them from outside. */
 export const DOM0_PATHS = {
@@ -65,6 +66,15 @@ async function addBusybox(archive: CpioWriter, packages: UnpackedPackages) {
   }
 }
 
+async function addPrograms(archive: CpioWriter, folder: string, packages: UnpackedPackages) {
+  const { drmHeaders } = packages;
+  const target = `${folder}/programs`;
+  const names = await compilePrograms({ sources: DOM0_PROGRAMS_FOLDER, target, drmHeaders });
+  for (const name of names) {
+    archive.file(`usr/bin/${name}`, readFileSync(`${target}/${name}`), 0o755);
+  }
+}
+
 async function addGuests(archive: CpioWriter, packages: UnpackedPackages) {
   archive.file(DOM0_PATHS.guestKernel.slice(1), readFileSync(packages.kernel));
   archive.file(DOM0_PATHS.guestImage.slice(1), await guestImage(packages));
@@ -95,6 +105,7 @@ export async function makeDom0Image(path: string, parts: Dom0Parts): Promise<voi
     archive.tree(`${NODE_MODULES}/@koromix`, `${daemonModules}/@koromix`);
     await addNode(archive, folder, packages);
     await addBusybox(archive, packages);
+    await addPrograms(archive, folder, packages);
     await addGuests(archive, packages);
     await addModules(archive, {
       modulesFolder: packages.modulesFolder,

@@ -32,7 +32,7 @@ export interface GuestConfig {
   readonly terminal?: boolean;
   /** Stays paused until unpause(): for nodes that `xl` cannot write. */
   readonly paused?: boolean;
-  /** Kernel modules loaded at boot; all that the image has when left out. */
+  /** Kernel modules loaded at boot; those of the PV display and of evdev when left out. */
   readonly modules?: readonly string[];
 }
 

@@ -93,7 +93,11 @@ function qemuArguments(options: MachineOptions, parameters: BootParameters): str
     `dom0_mem=${DOM0_MEMORY_MIB}M,max:${DOM0_MEMORY_MIB}M`,
     ...platform.xen,
   ];
-  const linux = `console=hvc0 rdinit=/init lab.token=${parameters.token}`;
+  // No console of dom0 on a KMS card: what is on its screen is what somebody in dom0 shows there.
+  const linux = [
+    'console=hvc0 rdinit=/init drm_kms_helper.fbdev_emulation=0',
+    `lab.token=${parameters.token}`,
+  ].join(' ');
   const forwards = [
     `hostfwd=tcp:127.0.0.1:${parameters.agentPort}-:${AGENT_PORT}`,
     `hostfwd=tcp:127.0.0.1:${parameters.daemonPort}-:${DAEMON_PORT}`,

@@ -20,6 +20,7 @@ import { buildModules } from './module-build.ts';
 import { fetchPackages, type Progress, unpackedPackages } from './packages.ts';
 import {
   DOM0_INIT,
+  DOM0_PROGRAMS_FOLDER,
   GUEST_INIT,
   GUEST_PROGRAMS_FOLDER,
   NODE_MODULES,
@@ -64,20 +65,17 @@ function makers(...names: string[]): Buffer[] {
 /** Covers all that goes into the image: the parts before it, what makes it, node, koffi, the agent, the programs. */
 function imageKey(packages: string, modules: string): string {
   const { size, mtimeMs } = statSync(process.execPath);
-  const programs = readdirSync(GUEST_PROGRAMS_FOLDER).sort();
-  const files = [
-    DOM0_INIT,
-    GUEST_INIT,
-    `${NODE_MODULES}/koffi/package.json`,
-    ...programs.map((name) => `${GUEST_PROGRAMS_FOLDER}/${name}`),
-  ];
+  const programs = [GUEST_PROGRAMS_FOLDER, DOM0_PROGRAMS_FOLDER].flatMap((folder) =>
+    readdirSync(folder).map((name) => `${folder}/${name}`),
+  );
+  const files = [DOM0_INIT, GUEST_INIT, `${NODE_MODULES}/koffi/package.json`, ...programs.sort()];
   const node = `${process.version} ${size} ${mtimeMs}`;
   return keyOf([
     packages,
     modules,
     node,
     bundledAgent(),
-    ...makers('cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'recipe'),
+    ...makers('cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'programs', 'recipe'),
     ...files.map((path) => readFileSync(path)),
   ]);
 }

@@ -59,7 +59,7 @@ export const DOM0_PACKAGES: readonly string[] = [
   'zlib1g',
 ];
 
-/** Has the kernel's headers of DRM, for the guest's test programs; linux-libc-dev leaves them to it. */
+/** Has the kernel's headers of DRM, for the test programs; linux-libc-dev leaves them to it. */
 export const DRM_HEADERS_PACKAGE = 'libdrm-dev';
 
 /** Has the font with which guests draw their text console, and where it is in it. */
@@ -90,4 +90,4 @@ export const DOM0_MODULES: readonly string[] = [
 ];
 
 /** Kernel modules of the guests. */
-export const GUEST_MODULES: readonly string[] = ['drm_xen_front', 'evdev'];
+export const GUEST_MODULES: readonly string[] = ['drm_xen_front', 'evdev', 'xen-gntalloc'];

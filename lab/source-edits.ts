@@ -34,7 +34,11 @@ export const GNTDEV_EDITS: readonly SourceEdit[] = [
   },
 ];
 
-/** vkms: two outputs, each with its planes, CRTC, encoder, connector and writeback connector, where it has one. */
+/**
+ * vkms: two outputs, each with its planes, CRTC, encoder, connector and writeback connector, where it has one.
+ * And the two encoders of an output say that they can show the same CRTC: this kernel refuses to write
+ * back from a CRTC that is on a screen as well unless they do, which vkms forgot.
+ */
 export const VKMS_EDITS: readonly SourceEdit[] = [
   {
     file: 'vkms_drv.h',
@@ -87,6 +91,16 @@ export const VKMS_EDITS: readonly SourceEdit[] = [
     file: 'vkms_output.c',
     find: 'vkms_enable_writeback_connector(vkmsdev)',
     replace: 'vkms_enable_writeback_connector(vkmsdev, output)',
+  },
+  {
+    file: 'vkms_output.c',
+    find: 'DRM_ERROR("Failed to init writeback connector\\n");',
+    replace: [
+      'DRM_ERROR("Failed to init writeback connector\\n");',
+      '\t\telse',
+      '\t\t\tencoder->possible_clones = output->wb_connector.encoder.possible_clones =',
+      '\t\t\t\tdrm_encoder_mask(encoder) | drm_encoder_mask(&output->wb_connector.encoder);',
+    ].join('\n'),
   },
   {
     file: 'vkms_crtc.c',

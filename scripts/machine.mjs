@@ -5,20 +5,22 @@
 //   guest DOMID LINE       one line of shell in a guest
 //   test [FILTER...]       those of this machine's scenarios whose name has one of the filters in it
 //
-// Everything but `up` finds the machine by a file that `up` leaves in the cache folder while it runs.
+// Everything but `up` finds the machine by a file that `up` leaves in this checkout while it runs.
 // Uses dist/ as it is: build first.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
+import { fileURLToPath } from 'node:url';
 import { attachTo } from '../dist/lab/attached.js';
 import { MACHINE_MODES } from '../dist/lab/machine.js';
-import { defaultCacheFolder, prepare } from '../dist/lab/prepare.js';
+import { prepare } from '../dist/lab/prepare.js';
 import { HOST_PACKAGES } from '../dist/lab/recipe.js';
 import { Supervisor } from '../dist/lab/supervisor.js';
 import { systemRuntime } from '../dist/src/runtime/runtime.js';
 import { provide } from './packages.mjs';
 import { runScenarios, scenarioFiles } from './scenarios.mjs';
 
-const WHEREABOUTS = `${defaultCacheFolder()}/machine.json`;
+const FOLDER = fileURLToPath(new URL('../.cache', import.meta.url));
+const WHEREABOUTS = `${FOLDER}/machine.json`;
 const LINE_TIMEOUT_MS = 600_000;
 
 function say(line) {
@@ -48,10 +50,11 @@ async function up(mode = 'pv-dom0', time = '') {
   try {
     const machine = await lab.machine(mode);
     const { environment } = lab;
+    mkdirSync(FOLDER, { recursive: true });
     writeFileSync(WHEREABOUTS, JSON.stringify({ mode, environment }), { mode: 0o600 });
     say(`Ctrl-C ends it. dom0's port 8470 is 127.0.0.1:${machine.daemonPort}`);
     await stopped;
-    rmSync(WHEREABOUTS);
+    rmSync(WHEREABOUTS, { force: true });
   } finally {
     await lab.close();
   }

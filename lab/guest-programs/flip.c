@@ -1,6 +1,6 @@
 // Flips between two framebuffers, waiting for each flip's event, and reports how that went:
 //
-//   flip CONNECTOR FORMAT COUNT RATE   (FORMAT: XR24 or RG16; RATE in flips a second, 0: no pause)
+//   flip CONNECTOR FORMAT COUNT RATE   (FORMAT: XR24, AR24 or RG16; RATE in flips a second, 0: no pause)
 //
 // Frame N (the first is 0) has N written into its top left corner: 32 squares of 8x8 pixels side by
 // side, the most significant bit first, all bits of the square's pixels set for 1 and clear for 0.
@@ -56,7 +56,7 @@ static int compare(const void *a, const void *b)
 int main(int argc, char **argv)
 {
 	if (argc != 5) {
-		fprintf(stderr, "usage: flip CONNECTOR XR24|RG16 COUNT RATE\n");
+		fprintf(stderr, "usage: flip CONNECTOR " KMS_FORMATS " COUNT RATE\n");
 		return 2;
 	}
 	struct screen screen = kms_open(atoi(argv[1]));

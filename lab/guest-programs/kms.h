@@ -19,10 +19,14 @@
 #include <unistd.h>
 
 #define MAX_OBJECTS 32
+#define MAX_MODES 128
 #define MAX_CARDS 16
+#define KMS_FORMATS "XR24|AR24|RG16"
 
 struct screen {
 	int fd;
+	/* The place of the connector, and of its CRTC, in the card's lists. */
+	unsigned index;
 	uint32_t connector;
 	uint32_t crtc;
 	struct drm_mode_modeinfo mode;
@@ -30,6 +34,7 @@ struct screen {
 
 struct framebuffer {
 	uint32_t id;
+	uint32_t fourcc;
 	uint32_t pitch;
 	uint32_t bytes_per_pixel;
 	uint64_t size;
@@ -70,9 +75,9 @@ static inline int kms_open_card(void)
 /* Opens the card and takes its connector number `index`, with that connector's CRTC and first mode. */
 static inline struct screen kms_open(unsigned index)
 {
-	struct screen screen = { .fd = kms_open_card() };
+	struct screen screen = { .fd = kms_open_card(), .index = index };
 	uint32_t connectors[MAX_OBJECTS], crtcs[MAX_OBJECTS], encoders[MAX_OBJECTS];
-	struct drm_mode_modeinfo modes[MAX_OBJECTS];
+	struct drm_mode_modeinfo modes[MAX_MODES];
 
 	struct drm_mode_card_res resources = {
 		.connector_id_ptr = (uintptr_t)connectors, .count_connectors = MAX_OBJECTS,
@@ -90,12 +95,13 @@ static inline struct screen kms_open(unsigned index)
 	kms_ioctl(screen.fd, DRM_IOCTL_MODE_GETCONNECTOR, &look, "GETCONNECTOR");
 	struct drm_mode_get_connector connector = {
 		.connector_id = connectors[index],
-		.modes_ptr = (uintptr_t)modes, .count_modes = MAX_OBJECTS,
+		.modes_ptr = (uintptr_t)modes, .count_modes = MAX_MODES,
 		.encoders_ptr = (uintptr_t)encoders, .count_encoders = MAX_OBJECTS,
 	};
 	kms_ioctl(screen.fd, DRM_IOCTL_MODE_GETCONNECTOR, &connector, "GETCONNECTOR");
-	if (connector.count_modes == 0) {
-		fprintf(stderr, "connector %u has no mode\n", index);
+	/* The kernel writes none when there are more than there is room for. */
+	if (connector.count_modes == 0 || connector.count_modes > MAX_MODES) {
+		fprintf(stderr, "connector %u has %u modes\n", index, connector.count_modes);
 		exit(1);
 	}
 	screen.connector = connectors[index];
@@ -112,18 +118,33 @@ static inline void kms_present(const struct screen *screen)
 	kms_ioctl(screen->fd, DRM_IOCTL_MODE_GETRESOURCES, &nothing, "the card is gone");
 }
 
+/* Takes the mode that the CRTC has now; ends the program when it has none. */
+static inline void kms_use_current_mode(struct screen *screen)
+{
+	struct drm_mode_crtc command = { .crtc_id = screen->crtc };
+
+	kms_ioctl(screen->fd, DRM_IOCTL_MODE_GETCRTC, &command, "GETCRTC");
+	if (!command.mode_valid) {
+		fprintf(stderr, "connector %u shows nothing\n", screen->index);
+		exit(1);
+	}
+	screen->mode = command.mode;
+}
+
 /* The bits per pixel of a format by its FourCC in text; only those that xen-drm-front takes here. */
 static inline uint32_t kms_format(const char *name, uint32_t *bits_per_pixel)
 {
-	if (strcmp(name, "XR24") == 0) {
-		*bits_per_pixel = 32;
-		return DRM_FORMAT_XRGB8888;
-	}
-	if (strcmp(name, "RG16") == 0) {
-		*bits_per_pixel = 16;
-		return DRM_FORMAT_RGB565;
-	}
-	fprintf(stderr, "the format %s is neither XR24 nor RG16\n", name);
+	static const struct { const char *name; uint32_t fourcc; uint32_t bits_per_pixel; } formats[] = {
+		{ "XR24", DRM_FORMAT_XRGB8888, 32 },
+		{ "AR24", DRM_FORMAT_ARGB8888, 32 },
+		{ "RG16", DRM_FORMAT_RGB565, 16 },
+	};
+	for (size_t i = 0; i < sizeof(formats) / sizeof(*formats); i++)
+		if (strcmp(name, formats[i].name) == 0) {
+			*bits_per_pixel = formats[i].bits_per_pixel;
+			return formats[i].fourcc;
+		}
+	fprintf(stderr, "the format %s is none of " KMS_FORMATS "\n", name);
 	exit(2);
 }
 
@@ -150,7 +171,7 @@ static inline struct framebuffer kms_framebuffer(const struct screen *screen, co
 	if (pixels == MAP_FAILED)
 		kms_fail("mmap of the dumb buffer");
 	return (struct framebuffer){
-		.id = command.fb_id, .pitch = dumb.pitch, .bytes_per_pixel = bits_per_pixel / 8,
+		.id = command.fb_id, .fourcc = fourcc, .pitch = dumb.pitch, .bytes_per_pixel = bits_per_pixel / 8,
 		.size = dumb.size, .pixels = pixels,
 	};
 }

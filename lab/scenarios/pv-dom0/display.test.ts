@@ -35,9 +35,9 @@ before(async () => {
 after(() => machine.dom0.close());
 
 for (const [connector, { width, height }] of CONNECTORS.entries()) {
-  for (const format of ['XR24', 'RG16'] satisfies PaintFormat[]) {
+  for (const format of ['XR24', 'AR24', 'RG16'] satisfies PaintFormat[]) {
     test(`the API returns exactly what the guest draws: ${format}, ${width}x${height}`, async () => {
-      const seed = 1000 * connector + (format === 'XR24' ? 1 : 2);
+      const seed = 1000 * connector + format.charCodeAt(0);
       const painting = { connector, format, seed, width, height };
       const program = await paint(guest, painting);
       await assertShown(daemon, guest, painting);

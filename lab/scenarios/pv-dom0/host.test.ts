@@ -2,6 +2,7 @@
 // count. What these prove, the other scenarios stand on.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { CommandFailed } from '../../dom0.ts';
 import { listDomains } from '../../guest.ts';
@@ -40,9 +41,13 @@ test('a process left running has a log and ends when it is told', async () => {
   });
   assert.equal(await dom0.processState('nobody'), null);
   assert.equal((await dom0.processState('ticker'))?.running, true);
+  await until(dom0.runtime, async () => (await dom0.log('ticker')) === 'hello\n', {
+    what: 'the process says something',
+    timeoutMs: 30_000,
+    intervalMs: 100,
+  });
   const end = await dom0.stop('ticker');
   assert.deepEqual([end.running, end.signal], [false, 'SIGTERM']);
-  assert.equal(await dom0.log('ticker'), 'hello\n');
 });
 
 test('files travel to dom0 and back, byte for byte', async () => {
