@@ -5,13 +5,15 @@ import assert from 'node:assert/strict';
 import { GNTDEV, type OpenDevice, openXenDevice, UDMABUF } from '../../src/linux/device.ts';
 import { type LinuxDomain, openLinuxDomain } from '../../src/linux/domain.ts';
 import { Gntdev } from '../../src/linux/gntdev.ts';
+import { GrantObserver } from '../../src/linux/grant-observer.ts';
 import { guestType } from '../../src/linux/kernel-facts.ts';
 import { Lender } from '../../src/linux/lends.ts';
 import { LinuxMemory } from '../../src/linux/memory.ts';
 import { PAGE_SIZE } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { systemRuntime, until } from '../../src/runtime/runtime.ts';
-import { DOM0, domId } from '../../src/xen/ids.ts';
+import { GrantMapError } from '../../src/xen/domain.ts';
+import { DOM0, domId, gref } from '../../src/xen/ids.ts';
 import type { LocalBuffer } from '../../src/xen/memory.ts';
 
 const runtime = systemRuntime();
@@ -100,11 +102,19 @@ async function provenBySeal(domain: LinuxDomain): Promise<void> {
   const buffer = await scattered(domain, 16);
   const loan = await lender.lend({ domid: DOM0, buffer, writable: true });
   const { refs } = loan;
+  using observer = GrantObserver.open(openXenDevice, guestType());
+  const watched = observer.watch(DOM0, refs);
   const mapped = await domain.foreign.map({ domid: DOM0, refs, writable: true });
+  assert.equal(watched?.mapped(), 16);
   assert.deepEqual(await loan.end(), { heldPages: 0, evidence: 'driver' });
+  assert.equal(watched.left(), 16, 'the kernel said success, and the entries are still there');
   const held = await timed('ms to find pages in use', () => buffer.free());
   assert.deepEqual(held, { heldPages: 16, evidence: 'memfd seal' });
   await mapped[Symbol.asyncDispose]();
+  const gone = () => watched.left() === 0;
+  await timed('ms until 16 entries were free', () =>
+    until(runtime, gone, { what: 'the entries are free', timeoutMs: TIMEOUT_MS, intervalMs: 100 }),
+  );
   const free = async () => (await buffer.free()).heldPages === 0;
   await timed('ms until the kernel let go of 16 pages', () =>
     until(runtime, free, { what: 'the pages are free', timeoutMs: TIMEOUT_MS, intervalMs: 100 }),
@@ -187,6 +197,26 @@ async function exportRefused(domain: LinuxDomain): Promise<void> {
   }
 }
 
+/** The guest's keyboard page as a dma-buf: nobody imports it, so its end comes with ours. */
+async function exportOfGuest(domain: LinuxDomain): Promise<void> {
+  const node = `/local/domain/${guest}/device/vkbd/0/page-gref`;
+  const refs = [gref(Number(await domain.store.read(node)))];
+  const exported = await domain.foreign.export({ domid: guest, refs, caching: 'cached' });
+  assert.equal(typeof exported.fd, 'number');
+  assert.equal(await exported.released(), false);
+  exported.close();
+  const released = () => exported.released();
+  await timed('ms until a dma-buf of a grant was released', () =>
+    until(runtime, released, { what: 'it is released', timeoutMs: TIMEOUT_MS, intervalMs: 10 }),
+  );
+  const bad = { domid: guest, refs: [...refs, gref(500_000)], caching: 'cached' } as const;
+  await assert.rejects(domain.foreign.export(bad), (error) => {
+    return error instanceof GrantMapError && error.index === 1;
+  });
+  const again = await domain.foreign.export({ domid: guest, refs, caching: 'cached' });
+  again.close();
+}
+
 /** What a mapping beyond the module's limit does, with a limit of 3. */
 async function splitMapping(domain: LinuxDomain): Promise<void> {
   await using shared = await domain.grants.share({ domid: DOM0, pages: 10, writable: true });
@@ -198,7 +228,7 @@ async function splitMapping(domain: LinuxDomain): Promise<void> {
   const stale = mapping.bytes;
   await mapping[Symbol.asyncDispose]();
   assert(stale.every((byte) => byte === 0));
-  const bad = [...refs.slice(0, 7), domId(500) as never, ...refs.slice(8)];
+  const bad = [...refs.slice(0, 7), gref(500), ...refs.slice(8)];
   await assert.rejects(gntdev.map({ domid: DOM0, refs: bad, writable: true }), /number 7 of/);
   await using _again = await gntdev.map({ domid: DOM0, refs, writable: true });
 }
@@ -236,10 +266,15 @@ const PV_CHECKS: Readonly<Record<string, Check>> = {
   'what is lent outlives the domain that lent it while it is mapped': closedWhileLent,
 };
 
+/** What only a translated domain can. */
+const TRANSLATED_CHECKS: Readonly<Record<string, Check>> = {
+  'a grant of a guest becomes a dma-buf, and is seen to be released': exportOfGuest,
+};
+
 async function runChecks(): Promise<void> {
   const results: Record<string, string | null> = {};
   const domain = await openLinuxDomain({ runtime });
-  const checks = guestType() === 'PV' ? { ...CHECKS, ...PV_CHECKS } : CHECKS;
+  const checks = { ...CHECKS, ...(guestType() === 'PV' ? PV_CHECKS : TRANSLATED_CHECKS) };
   for (const [name, check] of Object.entries(checks)) {
     try {
       await timed(`ms in all: ${name}`, () => check(domain));

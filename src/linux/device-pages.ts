@@ -6,6 +6,7 @@
 import type { Mapping } from '../posix/mapping.ts';
 import type { ForeignMapping, SharedPages } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import { attemptAll } from './attempt-all.ts';
 
 export interface DevicePagesParts {
   readonly domid: DomId;
@@ -69,14 +70,6 @@ export class LivePages implements Disposable {
 
   /** Disposes all of them, even when some fail. @throws AggregateError */
   [Symbol.dispose](): void {
-    const failures: unknown[] = [];
-    for (const pages of this.#pages) {
-      try {
-        pages[Symbol.dispose]();
-      } catch (failure) {
-        failures.push(failure);
-      }
-    }
-    if (failures.length > 0) throw new AggregateError(failures, 'giving back pages of a device');
+    attemptAll(this.#pages, (pages) => pages[Symbol.dispose](), 'giving back pages of a device');
   }
 }

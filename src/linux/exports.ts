@@ -28,6 +28,7 @@ import type {
 import type { DomId } from '../xen/ids.ts';
 import type { Contiguity } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
+import { attemptAll } from './attempt-all.ts';
 import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { LIMIT_REMEDY } from './gntdev.ts';
 import type { GuestType } from './kernel-facts.ts';
@@ -92,7 +93,7 @@ export class GrantExporter implements Disposable {
 
   /** Closes all descriptors of ours; the kernel unmaps each buffer when its last user is gone. */
   [Symbol.dispose](): void {
-    for (const exported of [...this.#live]) exported.abandon();
+    attemptAll(this.#live, (exported) => exported.abandon(), 'closing dma-bufs of grants');
   }
 
   #checkCount({ domid, refs }: ExportRequest): void {
@@ -201,8 +202,11 @@ class ExportedDmaBuf implements ExportedRefs {
 
   /** Gives up what is ours without asking whether others are done: for the end of the domain. */
   abandon(): void {
-    this.close();
-    this.#end();
+    try {
+      this.close();
+    } finally {
+      this.#end();
+    }
   }
 
   #end(): void {

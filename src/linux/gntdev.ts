@@ -26,6 +26,7 @@ import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
 import { type ForeignMapping, GrantMapError, type MapRequest } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import { attemptAll } from './attempt-all.ts';
 import type { DeviceFile } from './device.ts';
 import { type DevicePages, LivePages } from './device-pages.ts';
 import { gntdevLimit } from './kernel-facts.ts';
@@ -129,15 +130,7 @@ export class Gntdev implements Disposable {
 
   /** Drops all records, even when some fail. @throws AggregateError */
   #dropAll(ranges: readonly GrantRange[]): void {
-    const failures: unknown[] = [];
-    for (const range of ranges) {
-      try {
-        this.#drop(range);
-      } catch (failure) {
-        failures.push(failure);
-      }
-    }
-    if (failures.length > 0) throw new AggregateError(failures, 'dropping records of grants');
+    attemptAll(ranges, (range) => this.#drop(range), 'dropping records of grants');
   }
 
   #drop({ index, count }: GrantRange): void {

@@ -20,6 +20,7 @@ import type { LendRequest, LentPages } from '../xen/domain.ts';
 import { type DomId, type Gref, gref } from '../xen/ids.ts';
 import type { GivenBack } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
+import { attemptAll } from './attempt-all.ts';
 import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { NO_DMABUF_REMEDY } from './exports.ts';
 import type { GrantObserver, WatchedGrants } from './grant-observer.ts';
@@ -62,15 +63,15 @@ export class Lender implements Disposable {
       for (const dmaBuf of buffer.dmaBufs) parts.push(this.#lendPart(domid, dmaBuf));
       return this.#loan({ domid, parts, hold });
     } catch (error) {
-      for (const part of parts) part.end();
       hold[Symbol.dispose]();
+      attemptAll(parts, (part) => part.end(), 'taking back what was lent already');
       throw error;
     }
   }
 
-  /** Ends all loans, without asking whether the other domains are done: the kernel does what is left to do. */
+  /** Ends all loans, without asking whether the other domains are done: the kernel does what is left to do. @throws AggregateError */
   [Symbol.dispose](): void {
-    for (const loan of [...this.#live]) loan.abandon();
+    attemptAll(this.#live, (loan) => loan.abandon(), 'ending loans');
   }
 
   #loan({ domid, parts, hold }: Pick<LoanParts, 'domid' | 'parts' | 'hold'>): LinuxLoan {
@@ -184,10 +185,13 @@ class LinuxLoan implements LentPages {
     return this.#held(left);
   }
 
-  /** Ends access whoever maps what: for the end of the domain. */
+  /** Ends access whoever maps what: for the end of the domain. @throws AggregateError */
   abandon(): void {
-    if (this.#state === 'lent') this.#endAccess();
-    this.#finish();
+    try {
+      if (this.#state === 'lent') this.#endAccess();
+    } finally {
+      this.#finish();
+    }
   }
 
   #held(heldPages: number): GivenBack {
@@ -197,15 +201,7 @@ class LinuxLoan implements LentPages {
   /** Ends access to every part, even when some fail. @throws AggregateError */
   #endAccess(): void {
     this.#state = 'ending';
-    const failures: unknown[] = [];
-    for (const part of this.#loan.parts) {
-      try {
-        part.end();
-      } catch (failure) {
-        failures.push(failure);
-      }
-    }
-    if (failures.length > 0) throw new AggregateError(failures, 'ending a loan');
+    attemptAll(this.#loan.parts, (part) => part.end(), 'ending a loan');
   }
 
   #finish(): void {

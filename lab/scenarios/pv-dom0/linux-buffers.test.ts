@@ -26,8 +26,8 @@ let guest: Guest;
 before(async () => {
   await machine.reset();
   program = await deployProbe(dom0, 'linux-buffers');
-  guest = await Guest.create(dom0, { name: 'borrower' });
-  await guest.booted();
+  guest = await Guest.create(dom0, { name: 'borrower', keyboard: {}, modules: [] });
+  await guest.published('device/vkbd/0/event-channel');
   await host.complaints();
 });
 after(async () => {
