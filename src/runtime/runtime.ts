@@ -82,15 +82,19 @@ export function sleep(runtime: Runtime, delayMs: number, signal?: AbortSignal): 
   });
 }
 
+/** The longest delay of a system timer, some 25 days; a longer one would go off at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /**
- * The value of `promise`, or a rejection with `onTimeout()` when it takes longer than `timeoutMs`.
- * The promise itself goes on: whoever made it stays responsible for its result.
+ * The value of `promise`, or a rejection with `onTimeout()` when it takes longer than `timeoutMs`; a time beyond
+ * LONGEST_TIMER_MS, Infinity included, is no bound. The promise itself goes on: whoever made it stays responsible for its result.
  */
 export async function withTimeout<T>(
   runtime: Runtime,
   promise: Promise<T>,
   { timeoutMs, onTimeout }: { timeoutMs: number; onTimeout: () => Error },
 ): Promise<T> {
+  if (timeoutMs > LONGEST_TIMER_MS) return promise;
   let timer: Timer | undefined;
   const timeout = new Promise<never>((_, reject) => {
     timer = runtime.after(timeoutMs, () => reject(onTimeout()));

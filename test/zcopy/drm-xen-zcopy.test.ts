@@ -6,7 +6,9 @@ import { test } from 'node:test';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { GrantMapError, type SharedPages } from '../../src/xen/domain.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { DOM0, domId } from '../../src/xen/ids.ts';
+import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
+import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
 import { type DrmOptions, type DrmWorld, onDevice } from './drm-world.ts';
 import { failing, intercepting, sysError, TestDevice } from './world.ts';
 
@@ -225,6 +227,43 @@ test(
       assert.equal(again.dumb.handle, 1);
     },
     { maxHandles: 1 },
+  ),
+);
+
+test(
+  'a guest that is over its budget is ENOMEM, as a machine without room is',
+  on(
+    async ({ device, guest, run, mapped }) => {
+      const alice = guest('alice');
+      const shared = await share(alice);
+      const budgeted = device.dumbFromRefs(request(alice, shared));
+      await assert.rejects(run(budgeted), sysError('ENOMEM', /over-budget-pages/));
+      assert.equal(mapped(), 0);
+    },
+    {
+      domain: (dom0) => {
+        const budget = { ...DEFAULT_BUDGET, pages: PAGES - 1 };
+        const account = new Ledger().open({ domid: domId(1), name: 'alice', budget });
+        return accountedDomain(dom0, account);
+      },
+    },
+  ),
+);
+
+test(
+  'without maptrack entries it is ENOMEM, and what is mapped stays',
+  on(
+    async ({ device, guest, run, mapped }) => {
+      const alice = guest('alice');
+      const dumb = { width: 1024, height: 150, bpp: 32 };
+      const shared = await share(alice, 150);
+      const big = { ...request(alice, shared), dumb };
+      const { dumb: first } = await run(device.dumbFromRefs(big));
+      assert.throws(() => device.primeHandleToBuffer(first.handle), sysError('EOPNOTSUPP'));
+      await assert.rejects(run(device.dumbFromRefs(big)), sysError('ENOMEM', /GNTST_no_space/));
+      assert.equal(mapped(), 150);
+    },
+    { dom0Limits: { maxMaptrackFrames: 1 } },
   ),
 );
 

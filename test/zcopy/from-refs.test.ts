@@ -342,3 +342,44 @@ test(
     assert(runtime.nowMs() >= 550, `released at ${runtime.nowMs()} ms`);
   }),
 );
+
+test(
+  'G1: the guest dies during the call: before the mapping it is refused, after it the pages stay',
+  on(async ({ guest, dom0, runtime, run, hypervisor, mapped }) => {
+    for (const call of ['map', 'export'] as const) {
+      const alice = guest('alice');
+      const { domid } = alice;
+      const { refs, bytes } = await share(alice);
+      bytes.fill(7);
+      const domain = intercepting(dom0, call, () => hypervisor.destroy(domid));
+      const zcopy = new Zcopy({ runtime, domain });
+      const made = run(zcopy.fromRefs({ domid, refs, dmaBuf: 'if-possible' }));
+      if (call === 'map') await assert.rejects(made, GrantMapError);
+      else {
+        const buffer = await made;
+        assert(buffer.bytes.every((byte) => byte === 7));
+        await run(buffer.release());
+      }
+      assert.equal(mapped(), 0);
+      assert.equal(hypervisor.domain(domid), undefined);
+    }
+  }),
+);
+
+test(
+  'a release after our own domain was closed is over at once',
+  on(async ({ guest, dom0, zcopy, run, mapped, frames }) => {
+    const alice = guest('alice');
+    const { domid } = alice;
+    const { refs } = await share(alice);
+    const theirs = await run(zcopy.fromRefs({ domid, refs, dmaBuf: 'required' }));
+    const memory = await dom0.memory.allocate({ pages: PAGES, contiguity: 'none' });
+    const ours = await run(zcopy.toRefs({ domid, memory }));
+    new TestDevice().attach(theirs.memory);
+    await run(dom0[Symbol.asyncDispose]());
+    for (const buffer of [theirs, ours]) {
+      assert.deepEqual(await run(buffer.release({ timeoutMs: 10 })), { state: 'released' });
+    }
+    assert.deepEqual([mapped(), frames()], [0, 0]);
+  }),
+);

@@ -5,6 +5,7 @@ import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { SysError } from '../../src/runtime/errors.ts';
+import { type Runtime, sleep, systemRuntime } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { type Holder, Release, type ReleaseStep } from '../../src/zcopy/release.ts';
 
@@ -103,6 +104,26 @@ test('a signal is listened to while it is waited for, and not until the end of t
   await run(release.release({ signal }));
   assert.deepEqual(getEventListeners(signal, 'abort'), []);
 });
+
+test('a wait that is longer than timers go is a wait without a bound, and no wait at all', async () => {
+  const runtime = systemRuntime();
+  const answers = [PEER, PEER];
+  const step = { holder: PEER, attempt: async () => answers.shift() };
+  const release = new Release({
+    runtime,
+    steps: [step, { ...step, attempt: () => later(runtime) }],
+  });
+  const waits = [2 ** 32 - 1, Number.POSITIVE_INFINITY].map((timeoutMs) =>
+    release.release({ timeoutMs }),
+  );
+  assert.deepEqual(await Promise.all(waits), [{ state: 'released' }, { state: 'released' }]);
+});
+
+/** Done after a time in which a timer that goes off at once has done so. */
+async function later(runtime: Runtime): Promise<undefined> {
+  await sleep(runtime, 30);
+  return undefined;
+}
 
 test('a wait aborted before anything began leaves everything live', async () => {
   const { release, steps } = setUp([]);

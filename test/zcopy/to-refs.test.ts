@@ -9,7 +9,14 @@ import { DOM0 } from '../../src/xen/ids.ts';
 import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { Zcopy } from '../../src/zcopy/zcopy.ts';
 import type { MachineOptions } from '../hypervisor/world.ts';
-import { failing, type SharingWorld, sharing, sysError, TestDevice } from './world.ts';
+import {
+  failing,
+  intercepting,
+  type SharingWorld,
+  sharing,
+  sysError,
+  TestDevice,
+} from './world.ts';
 
 const PAGES = 3;
 
@@ -172,6 +179,20 @@ test(
     assert.equal(frames(), PAGES);
     gpu[Symbol.dispose]();
     await run(buffer.release());
+    assert.equal(frames(), 0);
+  }),
+);
+
+test(
+  'G1: the guest is dead before its pages are lent: they are nobody else’s, and come back',
+  on(async ({ dom0, guest, runtime, run, hypervisor, frames }) => {
+    const { domid } = guest('alice');
+    const domain = intercepting(dom0, 'lend', () => hypervisor.destroy(domid));
+    const memory = await dom0.memory.allocate({ pages: PAGES, contiguity: 'none' });
+    const buffer = await run(new Zcopy({ runtime, domain }).toRefs({ domid, memory }));
+    const bob = guest('bob');
+    await assert.rejects(mapIn(bob, buffer), GrantMapError);
+    assert.deepEqual(await run(buffer.release()), { state: 'released' });
     assert.equal(frames(), 0);
   }),
 );
