@@ -5,7 +5,7 @@ import { SysError } from '../runtime/errors.ts';
 import { type Runtime, withTimeout } from '../runtime/runtime.ts';
 
 /** Longest time from taking a request to answering it, in milliseconds; well below the frontend's 3000. */
-export const ANSWER_TIMEOUT_MS = 2000;
+export const ANSWER_TIMEOUT_MS = 2500;
 
 /**
  * The result of `work`, which goes on when it takes too long: the caller sees to what becomes of it.
