@@ -24,6 +24,14 @@ export async function stopDaemonIfRunning(dom0: Dom0): Promise<void> {
   }
 }
 
+interface DaemonParts {
+  /** Of this machine's loopback. */
+  readonly port: number;
+  readonly token: string;
+  /** Of `serve`, besides those for the API. */
+  readonly arguments: readonly string[];
+}
+
 /** The daemon that runs in a machine's dom0. */
 export class Daemon {
   readonly dom0: Dom0;
@@ -31,11 +39,13 @@ export class Daemon {
   /** Of this machine's loopback. */
   readonly #port: number;
   readonly #agent = new Agent({ keepAlive: true });
+  readonly #arguments: readonly string[];
 
-  private constructor(dom0: Dom0, port: number, token: string) {
+  private constructor(dom0: Dom0, parts: DaemonParts) {
     this.dom0 = dom0;
-    this.#port = port;
-    this.token = token;
+    this.#port = parts.port;
+    this.token = parts.token;
+    this.#arguments = parts.arguments;
   }
 
   /** The address to open in a browser. */
@@ -44,23 +54,28 @@ export class Daemon {
   }
 
   /**
-   * Sends the daemon as it is built now to dom0, starts it, and waits until it serves.
-   * @throws with what it said when it ends instead
+   * Sends the daemon as it is built now to dom0, starts it with more arguments of `serve`, and waits until it
+   * serves. @throws with what it said when it ends instead
    */
-  static async start(machine: Pick<Machine, 'dom0' | 'daemonPort'>): Promise<Daemon> {
+  static async start(
+    machine: Pick<Machine, 'dom0' | 'daemonPort'>,
+    ...serveArguments: readonly string[]
+  ): Promise<Daemon> {
     const { dom0, daemonPort } = machine;
     await deployDaemon(dom0);
     const token = Buffer.from(dom0.runtime.random.bytes(TOKEN_BYTES)).toString('hex');
     await dom0.writeFile(TOKEN_FILE, `${token}\n`);
-    const daemon = new Daemon(dom0, daemonPort, token);
+    const parts = { port: daemonPort, token, arguments: serveArguments };
+    const daemon = new Daemon(dom0, parts);
     await daemon.restart();
     return daemon;
   }
 
-  /** Starts it again after stop(), with the same token. */
+  /** Starts it again after stop(), with the same token and arguments. */
   async restart(): Promise<void> {
     const listen = `0.0.0.0:${DAEMON_PORT}`;
-    const argv = ['node', DAEMON_MAIN, 'serve', '--listen', listen, '--token-file', TOKEN_FILE];
+    const serve = ['serve', '--listen', listen, '--token-file', TOKEN_FILE, ...this.#arguments];
+    const argv = ['node', DAEMON_MAIN, ...serve];
     await this.dom0.start({ name: PROCESS_NAME, argv, environment: {} });
     await until(this.dom0.runtime, () => this.#serves(), {
       what: 'the daemon in dom0 serves',

@@ -58,7 +58,7 @@ before(async () => {
 after(() => machine.dom0.close());
 
 for (const [connector, { width, height }] of CONNECTORS.entries()) {
-  for (const format of ['XR24', 'RG16'] satisfies PaintFormat[]) {
+  for (const format of ['XR24', 'RG16', 'AR24'] satisfies PaintFormat[]) {
     test(`the API returns exactly what the guest draws into lent pages: ${format}, ${width}x${height}`, async () => {
       const painting = { connector, format, seed: 100 + connector, width, height };
       const program = await paint(guest, painting);
