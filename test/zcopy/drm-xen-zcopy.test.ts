@@ -101,7 +101,7 @@ test(
   }),
 );
 
-for (const { name, dumb, errnoName = 'EINVAL' } of [
+for (const { name, dumb } of [
   {
     name: '2018: a row whose bits overflow 32 bits',
     dumb: { width: 0x0800_0000, height: 1, bpp: 32 },
@@ -124,9 +124,9 @@ for (const { name, dumb, errnoName = 'EINVAL' } of [
       const alice = guest('alice');
       const shared = await share(alice, 1);
       const bad = { ...request(alice, shared), dumb };
-      await assert.rejects(device.dumbFromRefs(bad), sysError(errnoName));
+      await assert.rejects(device.dumbFromRefs(bad), sysError('EINVAL', /bits per pixel/));
       const none = { ...bad, num_grefs: 0, grefs: [] };
-      await assert.rejects(device.dumbFromRefs(none), sysError(errnoName));
+      await assert.rejects(device.dumbFromRefs(none), sysError('EINVAL', /bits per pixel/));
       assert.equal(mapped(), 0);
     }),
   );

@@ -6,6 +6,7 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { GrantMapError, type SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type Gref } from '../../src/xen/ids.ts';
+import { unsupported } from '../../src/xen/unsupported.ts';
 import { Zcopy } from '../../src/zcopy/zcopy.ts';
 import type { MachineOptions } from '../hypervisor/world.ts';
 import {
@@ -185,6 +186,26 @@ test(
     const required = zcopy.fromRefs({ domid, refs: readOnly.refs, dmaBuf: 'required' });
     await assert.rejects(run(required), GrantMapError);
     await run(Promise.all([both.release(), view.release()]));
+    assert.equal(mapped(), 0);
+  }),
+);
+
+test(
+  'a host that makes no dma-bufs of grants: the pages are mapped, with the reason, unless it is required',
+  on(async ({ guest, dom0, runtime, run, mapped }) => {
+    const alice = guest('alice');
+    const { domid } = alice;
+    const { refs } = await share(alice);
+    const domain = intercepting(dom0, 'export', () => {
+      throw unsupported('DMABUF_EXP_FROM_REFS', 'domain 0 is a PV domain');
+    });
+    const zcopy = new Zcopy({ runtime, domain });
+    const buffer = await run(zcopy.fromRefs({ domid, refs, dmaBuf: 'if-possible' }));
+    assert.deepEqual([buffer.memory, buffer.contiguity.kind], [undefined, 'none']);
+    assert.match(buffer.withoutDmaBuf!, /PV domain/);
+    await run(buffer.release());
+    const required = zcopy.fromRefs({ domid, refs, dmaBuf: 'required' });
+    await assert.rejects(run(required), sysError('EOPNOTSUPP', /PV domain/));
     assert.equal(mapped(), 0);
   }),
 );
