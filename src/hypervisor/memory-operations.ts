@@ -7,6 +7,7 @@
 
 import { PAGE_SHIFT } from '../abi/page.ts';
 import { SysError } from '../runtime/errors.ts';
+import type { DomId } from '../xen/ids.ts';
 import type { HostedDomain } from './hosted-domain.ts';
 import type { MachineMemory } from './machine-memory.ts';
 
@@ -58,48 +59,31 @@ export function increaseReservation(
   const size = 2 ** extentOrder;
   const room = Math.floor(Math.max(0, limits.maxFrames - memory.ownedBy(domid)) / size);
   const wanted = Math.min(extents, room);
-  const frames = extentOrder === 0 ? singles() : aligned();
+  const frames = takeExtents(memory, domid, { count: wanted, order: extentOrder, below });
   if (frames.length === extents) return { frames, reason: '' };
-  const short = frames.length < wanted ? machineReason() : limitReason();
+  const bits = addressBits === 0 ? '' : ` below 2^${addressBits}`;
+  const short =
+    frames.length < wanted
+      ? `the machine has ${memory.freeFrames} free frames, and no more such extents${bits}`
+      : `domain ${domid} has ${memory.ownedBy(domid)} of its ${limits.maxFrames} pages`;
   return { frames, reason: `${frames.length} of ${extents} extents of ${size} pages: ${short}` };
+}
 
-  /** Single frames lie together where they can. */
-  function singles(): Uint32Array {
-    const some = Math.min(wanted, memory.freeFrames);
-    if (some === 0) return new Uint32Array(0);
-    const taken = memory.allocate(domid, some, { below });
-    return taken ?? oneByOne();
+/** The first frames of as many extents as the machine has; single frames lie together where they can. */
+function takeExtents(
+  memory: MachineMemory,
+  domid: DomId,
+  { count, order, below }: { count: number; order: number; below: number },
+): Uint32Array {
+  const together = order === 0 && count > 0 ? memory.allocate(domid, count, { below }) : undefined;
+  if (together) return together;
+  const taken: number[] = [];
+  while (taken.length < count) {
+    const extent = memory.allocateAligned(domid, { order, below });
+    if (!extent) break;
+    taken.push(extent[0]!);
   }
-
-  /** Fewer than wanted lie below the limit, or the fault of a test is among them. */
-  function oneByOne(): Uint32Array {
-    const taken: number[] = [];
-    while (taken.length < wanted) {
-      const one = memory.allocate(domid, 1, { below });
-      if (!one) break;
-      taken.push(one[0]!);
-    }
-    return Uint32Array.from(taken);
-  }
-
-  function aligned(): Uint32Array {
-    const taken: number[] = [];
-    while (taken.length < wanted) {
-      const extent = memory.allocateAligned(domid, { order: extentOrder, below });
-      if (!extent) break;
-      taken.push(extent[0]!);
-    }
-    return Uint32Array.from(taken);
-  }
-
-  function machineReason(): string {
-    const bits = addressBits === 0 ? '' : ` below 2^${addressBits}`;
-    return `the machine has ${memory.freeFrames} free frames, and no more such extents${bits}`;
-  }
-
-  function limitReason(): string {
-    return `domain ${domid} has ${memory.ownedBy(domid)} of its ${limits.maxFrames} pages`;
-  }
+  return Uint32Array.from(taken);
 }
 
 /**
@@ -118,32 +102,35 @@ export function exchange(
   const received: number[] = [];
   for (let done = 0; done < given.length; done += perChunk) {
     const chunk = expand(given.subarray(done, done + perChunk), inOrder);
-    const reason = exchangeChunk(chunk);
-    if (reason) return { exchanged: done, frames: Uint32Array.from(received), reason };
+    const wanted = { count: chunk.length / 2 ** outOrder, order: outOrder, below };
+    const taken = exchangeChunk(memory, domain.domid, { chunk, wanted });
+    if (typeof taken === 'string') {
+      return { exchanged: done, frames: Uint32Array.from(received), reason: taken };
+    }
+    received.push(...taken);
   }
   return { exchanged: given.length, frames: Uint32Array.from(received), reason: '' };
+}
 
-  /** @returns why it could not be, in words; empty when it is done */
-  function exchangeChunk(chunk: Uint32Array): string {
-    const { domid } = domain;
-    const stuck = chunk.find((frame) => !memory.isUnmapped(frame, domid));
-    if (stuck !== undefined) return `frame ${stuck} is mapped, or is not of domain ${domid}`;
-    if (new Set(chunk).size < chunk.length) return 'a frame is given twice';
-    const extents: Uint32Array[] = [];
-    const wanted = chunk.length / 2 ** outOrder;
-    while (extents.length < wanted) {
-      const extent = memory.allocateAligned(domid, { order: outOrder, below });
-      if (!extent) break;
-      extents.push(extent);
-    }
-    if (extents.length < wanted) {
-      for (const extent of extents) memory.relinquish(domid, extent);
-      return `the machine has no ${wanted} extents of ${2 ** outOrder} consecutive frames`;
-    }
-    memory.relinquish(domid, chunk);
-    received.push(...extents.map((extent) => extent[0]!));
-    return '';
+/** @returns the first frames of the extents received; a reason, in words, when nothing was done */
+function exchangeChunk(
+  memory: MachineMemory,
+  domid: DomId,
+  {
+    chunk,
+    wanted,
+  }: { chunk: Uint32Array; wanted: { count: number; order: number; below: number } },
+): Uint32Array | string {
+  const stuck = chunk.find((frame) => !memory.isUnmapped(frame, domid));
+  if (stuck !== undefined) return `frame ${stuck} is mapped, or is not of domain ${domid}`;
+  if (new Set(chunk).size < chunk.length) return 'a frame is given twice';
+  const taken = takeExtents(memory, domid, wanted);
+  if (taken.length < wanted.count) {
+    memory.relinquish(domid, expand(taken, wanted.order));
+    return `the machine has no ${wanted.count} extents of ${2 ** wanted.order} consecutive frames`;
   }
+  memory.relinquish(domid, chunk);
+  return taken;
 }
 
 /** XENMEM_decrease_reservation: gives extents up, until the first that is not ours as a whole. @returns how many */
