@@ -1,11 +1,11 @@
 // The DRM floor on a real card: vkms in dom0, which composes what it scans out.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { attach } from '../attached.ts';
-import { deployProbe } from '../payload.ts';
+import { attach } from '../../attached.ts';
+import { deployProbe } from '../../payload.ts';
 
 const RUN_TIMEOUT_MS = 300_000;
-const MIN_CHECKS = 5;
+const MIN_CHECKS = 7;
 
 interface Report {
   /** Null, or what went wrong. */
@@ -13,7 +13,7 @@ interface Report {
   readonly figures: Readonly<Record<string, number>>;
 }
 
-const machine = attach();
+const machine = await attach(import.meta);
 const { dom0 } = machine;
 
 before(async () => {
