@@ -1,7 +1,7 @@
 // The DRM floor for real, on the vkms of dom0: modes on every connector, dumb buffers, flips with their
 // events, import of a foreign dma-buf, and what the card showed before put back. Prints one JSON line: for
-// each check null, or what went wrong, and figures. With a number: what so many flips through the whole output
-// cost, as kms-flip-bare prints it. The scenario kms-card runs it.
+// each check null, or what went wrong, and figures. With a number (and a size such as 1024x768): what so many flips
+// through the whole output cost, as kms-flip-bare prints it. The scenario kms-card runs it.
 import assert from 'node:assert/strict';
 import pino from 'pino';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
@@ -24,7 +24,9 @@ import type { LocalBuffer } from '../../src/xen/memory.ts';
 const PATH = '/dev/dri/card0';
 const CONNECTORS = ['Virtual-1', 'Virtual-2'];
 const FLIPS = 30;
-const SIZE = { width: 640, height: 480 };
+/** A mode that vkms has; kms-flip-bare takes the preferred one, 1024x768. */
+const [WIDTH, HEIGHT] = (process.argv[3] ?? '640x480').split('x').map(Number);
+const SIZE = { width: WIDTH!, height: HEIGHT! };
 const runtime = systemRuntime();
 const figures: Record<string, number> = {};
 

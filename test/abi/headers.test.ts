@@ -17,7 +17,6 @@ import { xsdErrors } from '../../src/abi/xs-wire.ts';
 /** Included before Xen's headers, while the compiler's own architecture is still the one defined. */
 const SYSTEM_HEADERS = [
   'errno.h',
-  'fcntl.h',
   'stddef.h',
   'stdint.h',
   'stdio.h',

@@ -5,7 +5,7 @@ import { attach } from '../../attached.ts';
 import { deployProbe } from '../../payload.ts';
 
 const RUN_TIMEOUT_MS = 300_000;
-const MIN_CHECKS = 5;
+const MIN_CHECKS = 7;
 
 interface Report {
   /** Null, or what went wrong. */

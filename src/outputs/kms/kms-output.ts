@@ -160,9 +160,11 @@ export class KmsOutput implements ScreenOutput {
       const { domid, uniqueId } = holder.display.info;
       return `connector ${name} of ${title} shows display ${uniqueId} of domain ${domid}`;
     }
-    const connectors = this.#card.connectors({ probe: true });
-    const connector = connectors.find((candidate) => candidate.name === name);
-    if (connector === undefined) {
+    const connectors = this.#card.connectors({ probe: false });
+    const id = connectors.find((candidate) => candidate.name === name)?.id;
+    // Probing takes a monitor's time, so the others are left alone.
+    const connector = id && readConnector(this.#card.file, id, { probe: true });
+    if (!connector) {
       const names = connectors.map((candidate) => candidate.name).join(', ');
       return `${title} has no connector ${name}; it has ${names}`;
     }
