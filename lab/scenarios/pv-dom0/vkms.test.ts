@@ -33,7 +33,8 @@ after(() => dom0.close());
 
 /** Paints on an output, with what is composed there read back into FILE, and leaves it shown. */
 async function paintOutput(output: number, format: PaintFormat, seed: number): Promise<void> {
-  const name = `painter-${seed}`;
+  // A log of its own in each run: one of the same name goes on where it was.
+  const name = `painter-${process.pid}-${seed}`;
   const argv = ['vkms-readback', `${output}`, FILE, format, `${seed}`];
   await dom0.start({ name, argv, environment: {} });
   painter = name;
@@ -50,7 +51,9 @@ async function paintOutput(output: number, format: PaintFormat, seed: number): P
 }
 
 test('vkms has two outputs that are connected, and two that write back', async () => {
-  const line = 'cd /sys/class/drm && grep -H . card*-*/status';
+  // Nobody has asked yet what is connected.
+  const detect = 'for file in card*-Virtual-*/status; do echo detect >$file; done';
+  const line = `cd /sys/class/drm && ${detect} && grep -H . card*-*/status`;
   assert.deepEqual(
     (await dom0.shell(line))
       .replaceAll(/^card\d+-/gm, '')
