@@ -110,8 +110,11 @@ export class Pipe implements FlipReceiver, Disposable {
     this.#flip.flip(framebuffer, sequence);
   }
 
-  /** Shows nothing; an event follows when something was shown. @throws SysError */
-  stop(sequence: number): void {
+  /**
+   * Shows nothing. With a number, an event follows, and the CRTC must be on (EINVAL otherwise).
+   * @throws SysError
+   */
+  stop(sequence?: number): void {
     const assignments = [
       set(this.#connector, 'CRTC_ID', 0),
       set(this.#crtc, 'MODE_ID', 0),
@@ -121,7 +124,7 @@ export class Pipe implements FlipReceiver, Disposable {
     ];
     commit(this.#card.file, assignments, {
       flags: DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_ATOMIC_ALLOW_MODESET,
-      tag: { receiver: this.#number, sequence },
+      ...(sequence === undefined ? {} : { tag: { receiver: this.#number, sequence } }),
       context: `switching CRTC ${this.crtc} off`,
     });
   }

@@ -27,7 +27,8 @@ export interface HeadPipe {
   test(scene: Scene): void;
   start(scene: Scene, sequence: number): void;
   flip(framebuffer: number, sequence: number): void;
-  stop(sequence: number): void;
+  /** Without a number, no event follows. */
+  stop(sequence?: number): void;
 }
 
 export interface HeadListener {
@@ -131,7 +132,9 @@ export class Head implements FlipReceiver {
 
   /** Tries whether a stalled card takes commits again. */
   prod(): void {
-    if (this.#stalled && !this.#paused) this.#commit();
+    if (!this.#stalled || this.#paused) return;
+    if (this.#coming !== undefined) this.#commit();
+    else this.#prodDark();
   }
 
   /** Ends all timers and waiting; no call follows. */
@@ -150,6 +153,18 @@ export class Head implements FlipReceiver {
     this.#listener.onShown(this.#shown);
     this.#advance();
     if (this.#waiters.length > 0) this.#letGo();
+  }
+
+  /** The card was told to go dark: only when it has, it takes the same again, which then has no event. */
+  #prodDark(): void {
+    try {
+      this.#pipe.stop();
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      if (error.errnoName !== 'EBUSY') this.#failed(undefined, error);
+      return;
+    }
+    this.flipped(this.#sequence);
   }
 
   #uses(frame: Frame): boolean {
@@ -231,10 +246,8 @@ export class Head implements FlipReceiver {
         this.#listener.onMasterLost();
         return;
     }
-    // A card that gives another reason than being busy has finished what it was told before.
-    if (this.#busy) this.#shown = this.#coming;
-    this.#busy = false;
-    this.#stalled = false;
+    // The driver checks before it looks whether it is busy, so this says nothing about an earlier commit.
+    if (this.#busy) return;
     this.#due = false;
     this.#size = undefined;
     // What cannot be switched off is off: somebody else has seen to that.

@@ -139,7 +139,7 @@ export class KmsOutput implements ScreenOutput {
     for (const { display } of [...this.#claims.values()]) await display[Symbol.asyncDispose]();
     this.#events[Symbol.dispose]();
     try {
-      if (this.#master) {
+      if (!this.#lost && this.#card.becomeMaster()) {
         this.#before.restore(this.#card);
         this.#card.dropMaster();
       }

@@ -458,7 +458,7 @@ export class FakeCard implements CardFile {
     this.#state = next;
     if ((flags & DRM_MODE_PAGE_FLIP_EVENT) !== 0) {
       for (const crtc of crtcs) this.#underway.set(crtc, { userData: user_data, plane: crtc + 10 });
-    } else this.refresh();
+    } else if (!nonblock) this.refresh();
     return 0;
   }
 

@@ -32,6 +32,8 @@ export class Rig {
   readonly card: Card;
   readonly output: KmsOutput;
   readonly #foreign: number[] = [];
+  /** Whether another program was master: what it kept us from taking off the screen is removed as it is. */
+  masterWasLost = false;
 
   constructor(fake = new FakeCard(), options: RigOptions = {}) {
     this.fake = fake;
@@ -90,7 +92,8 @@ export class Rig {
     await closing;
     for (const one of memory) await one.free();
     for (const fd of this.#foreign) close(fd, context);
-    const { framebuffers, imported, removedWhileShown, scannedOut, master } = this.fake;
+    const { framebuffers, imported, scannedOut, master } = this.fake;
+    const removedWhileShown = this.masterWasLost ? 0 : this.fake.removedWhileShown;
     assert.deepEqual(
       { framebuffers: framebuffers.size, imported: imported.size, removedWhileShown },
       { framebuffers: 0, imported: 0, removedWhileShown: 0 },
