@@ -15,10 +15,11 @@ export interface Painting {
   readonly height: number;
 }
 
-/** Paints in the guest, and resolves with the program, which goes on showing, once it is shown. */
-export async function paint(guest: Guest, painting: Painting): Promise<GuestProgram> {
-  const program = await guest.start('paint', painting.connector, painting.format, painting.seed);
-  await program.waitForLines(1, SHOWN_TIMEOUT_MS);
+/** Paints in the guest, and resolves with the program, which goes on showing, once all is shown. */
+export async function paint(guest: Guest, ...paintings: Painting[]): Promise<GuestProgram> {
+  const words = paintings.flatMap(({ connector, format, seed }) => [connector, format, seed]);
+  const program = await guest.start('paint', ...words);
+  await program.waitForLines(paintings.length, SHOWN_TIMEOUT_MS);
   return program;
 }
 

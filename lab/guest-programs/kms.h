@@ -72,10 +72,10 @@ static inline int kms_open_card(void)
 	exit(1);
 }
 
-/* Opens the card and takes its connector number `index`, with that connector's CRTC and first mode. */
-static inline struct screen kms_open(unsigned index)
+/* The connector number `index` of an open card, with that connector's CRTC and first mode. */
+static inline struct screen kms_screen(int fd, unsigned index)
 {
-	struct screen screen = { .fd = kms_open_card(), .index = index };
+	struct screen screen = { .fd = fd, .index = index };
 	uint32_t connectors[MAX_OBJECTS], crtcs[MAX_OBJECTS], encoders[MAX_OBJECTS];
 	struct drm_mode_modeinfo modes[MAX_MODES];
 
@@ -108,6 +108,12 @@ static inline struct screen kms_open(unsigned index)
 	screen.crtc = crtcs[index];
 	screen.mode = modes[0];
 	return screen;
+}
+
+/* Opens the card and takes one of its connectors. */
+static inline struct screen kms_open(unsigned index)
+{
+	return kms_screen(kms_open_card(), index);
 }
 
 /* Ends the program when the card is gone, as it is once its backend has been away. */

@@ -32,7 +32,10 @@ export interface DmaBuf {
 export interface GivenBack {
   /** Pages that the other side may still use; 0: it is over. */
   readonly heldPages: number;
-  /** How that is known: `grant table`, `memfd seal`, `device attachments`, or `driver` where the host cannot be asked. */
+  /**
+   * How that is known: `grant table`, `memfd seal`, `device attachments`, `lent`, or `driver` where the host
+   * cannot be asked.
+   */
   readonly evidence: string;
 }
 

@@ -59,12 +59,14 @@ async function assertScannedOut({ connector, ...pattern }: Painting): Promise<vo
   });
 }
 
-async function paintAndSee(connector: number, format: PaintFormat): Promise<GuestProgram> {
+function painting(connector: number, format: PaintFormat): Painting {
   const { width, height } = CONNECTORS[connector]!;
-  const seed = 10 * connector + FORMATS.indexOf(format) + 1;
-  const painting = { connector, format, seed, width, height };
-  const program = await paint(guest, painting);
-  await assertScannedOut(painting);
+  return { connector, format, seed: 10 * connector + FORMATS.indexOf(format) + 1, width, height };
+}
+
+async function paintAndSee(...paintings: Painting[]): Promise<GuestProgram> {
+  const program = await paint(guest, ...paintings);
+  for (const picture of paintings) await assertScannedOut(picture);
   return program;
 }
 
@@ -82,7 +84,7 @@ after(() => dom0.close());
 for (const connector of CONNECTORS.keys()) {
   for (const format of FORMATS) {
     test(`the card scans out exactly the guest's pixels: ${format}, ${CONNECTORS[connector]!.id}`, async () => {
-      const program = await paintAndSee(connector, format);
+      const program = await paintAndSee(painting(connector, format));
       const { path, bytesCopied } = await display(connector);
       assert.deepEqual([path, bytesCopied], ['kms', 0]);
       const [buffer] = (await daemon.guest(guest.domid))!.buffers;
@@ -94,9 +96,9 @@ for (const connector of CONNECTORS.keys()) {
 }
 
 test('both outputs at once, and the viewer shows the same pictures', async () => {
-  const programs = [await paintAndSee(0, 'XR24'), await paintAndSee(1, 'RG16')];
-  const small = { connector: 0, format: 'XR24', seed: 1, width: 640, height: 480 } as const;
-  await assertShown(daemon, guest, small);
+  const paintings = [painting(0, 'XR24'), painting(1, 'RG16')];
+  const program = await paintAndSee(...paintings);
+  for (const picture of paintings) await assertShown(daemon, guest, picture);
   const { output } = (await daemon.status()).host;
   assert.deepEqual(
     output!.monitors.map(({ connector, showing }) => [connector, showing]),
@@ -105,7 +107,7 @@ test('both outputs at once, and the viewer shows the same pictures', async () =>
       ['Virtual-2', true],
     ],
   );
-  for (const program of programs) await program.stop();
+  await program.stop();
 });
 
 test('page flips are paced by the card and copy nothing', async () => {
@@ -121,12 +123,12 @@ test('page flips are paced by the card and copy nothing', async () => {
 
 for (const signal of ['SIGTERM', 'SIGKILL'] satisfies NodeJS.Signals[]) {
   test(`the daemon ends by ${signal} while the card scans out, and starts again`, async () => {
-    const program = await paintAndSee(0, 'XR24');
+    const program = await paintAndSee(painting(0, 'XR24'));
     await daemon.stop(signal);
     await daemon.restart();
     await screensAreBack();
     await program.stop();
-    await (await paintAndSee(0, 'AR24')).stop();
+    await (await paintAndSee(painting(0, 'AR24'))).stop();
   });
 }
 
