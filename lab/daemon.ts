@@ -95,6 +95,11 @@ export class Daemon {
     }
   }
 
+  /** The number of its process in dom0. */
+  async pid(): Promise<number> {
+    return (await this.dom0.processState(PROCESS_NAME))!.pid;
+  }
+
   /** Everything it has written. */
   log(): Promise<string> {
     return this.dom0.log(PROCESS_NAME);
