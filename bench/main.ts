@@ -1,16 +1,20 @@
-// `npm run bench`: runs every benchmark and prints a table on stderr and JSON on stdout. Figures are of
-// this machine at this moment; compare within one run only.
+// `npm run bench`: runs the benchmarks of this process, or those that are named, and prints a table on stderr and
+// JSON on stdout. Figures are of this machine at this moment; compare within one run only. `lab` boots a real
+// Xen, which takes some minutes, and so runs only when it is named.
 
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchFlip } from './flip.ts';
+import { benchLab } from './lab.ts';
 
 /** Name of a figure, unit included at its end, to its value. */
 type Figures = Record<string, number>;
 
 const BENCHMARKS: Readonly<Record<string, () => Promise<Figures>>> = {
   flip: benchFlip,
+  lab: benchLab,
 };
+const BY_DEFAULT = ['flip'];
 
 const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((name) => !(name in BENCHMARKS));
@@ -21,13 +25,14 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+const chosen = positionals.length > 0 ? positionals : BY_DEFAULT;
 const results: Record<string, Figures> = {};
 for (const [name, run] of Object.entries(BENCHMARKS)) {
-  if (positionals.length > 0 && !positionals.includes(name)) continue;
+  if (!chosen.includes(name)) continue;
   process.stderr.write(`${name} ...\n`);
   results[name] = await run();
   for (const [figure, value] of Object.entries(results[name])) {
-    process.stderr.write(`  ${figure.padEnd(44)} ${value.toPrecision(4).padStart(12)}\n`);
+    process.stderr.write(`  ${figure.padEnd(52)} ${value.toPrecision(4).padStart(12)}\n`);
   }
 }
 const machine = { node: process.version, cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().length };

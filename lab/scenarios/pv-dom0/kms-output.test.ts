@@ -126,8 +126,9 @@ for (const signal of ['SIGTERM', 'SIGKILL'] satisfies NodeJS.Signals[]) {
     const program = await paintAndSee(painting(0, 'XR24'));
     await daemon.stop(signal);
     await daemon.restart();
-    await screensAreBack();
+    // With buffers of ours, Linux's driver waits until its programs have let go of them.
     await program.stop();
+    await screensAreBack();
     await (await paintAndSee(painting(0, 'AR24'))).stop();
   });
 }

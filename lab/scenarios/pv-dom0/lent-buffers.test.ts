@@ -85,8 +85,9 @@ for (const signal of ['SIGTERM', 'SIGKILL'] satisfies NodeJS.Signals[]) {
     const program = await paint(guest, painting);
     await daemon.stop(signal);
     await daemon.restart();
-    await screensAreBack();
+    // With buffers of ours, Linux's driver waits until its programs have let go of them.
     await program.stop();
+    await screensAreBack();
     const again = { ...painting, seed: 8 };
     const second = await paint(guest, again);
     await assertShown(daemon, guest, again);
