@@ -17,6 +17,7 @@ import {
   IOCTL_GNTDEV_MAP_GRANT_REF,
   IOCTL_GNTDEV_UNMAP_GRANT_REF,
   ioctlGntdevGrantCopy,
+  ioctlGntdevGrantRef,
   ioctlGntdevMapGrantRef,
   ioctlGntdevUnmapGrantRef,
 } from '../abi/gntdev.ts';
@@ -36,6 +37,11 @@ export const LIMIT_REMEDY =
 const MAPTRACK_REMEDY =
   'each grant can be mapped by itself, so no maptrack entries or no memory are left: raise ' +
   'gnttab_max_maptrack_frames on the command line of Xen (max_maptrack_frames for a guest)';
+
+/** Where the 32-bit words of a grant are in the request. */
+const GRANT_WORDS = ioctlGntdevGrantRef.size / Uint32Array.BYTES_PER_ELEMENT;
+const DOMID_WORD = ioctlGntdevGrantRef.fields.domid.offset / Uint32Array.BYTES_PER_ELEMENT;
+const REF_WORD = ioctlGntdevGrantRef.fields.ref.offset / Uint32Array.BYTES_PER_ELEMENT;
 
 /** The range of the device file that stands for a set of grants. */
 interface GrantRange {
@@ -120,7 +126,12 @@ export class Gntdev implements Disposable {
     const view = new DataView(argument.buffer);
     const { fields } = ioctlGntdevMapGrantRef;
     fields.count.set(view, 0, refs.length);
-    for (const [i, ref] of refs.entries()) fields.refs.setAt(view, 0, i, { domid, ref });
+    // Word by word: a buffer has thousands of grants, each of which would be an object otherwise.
+    const words = new Uint32Array(argument.buffer, fields.refs.offset);
+    for (let i = 0, at = 0; i < refs.length; i++, at += GRANT_WORDS) {
+      words[at + DOMID_WORD] = domid;
+      words[at + REF_WORD] = refs[i]!;
+    }
     this.#device.ioctl(
       { name: 'IOCTL_GNTDEV_MAP_GRANT_REF', number: IOCTL_GNTDEV_MAP_GRANT_REF, argument },
       { context: `mapping ${refs.length} grants of domain ${domid}`, remedy: LIMIT_REMEDY },

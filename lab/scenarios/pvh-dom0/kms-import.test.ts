@@ -75,10 +75,11 @@ test("a guest's buffer is a dma-buf; the card is said not to scan it out, and th
     ['from-guest', true, 'live'],
   );
   assert.equal((await daemon.guest(guest.domid))!.displays[0]!.path, 'browser');
-  assert.match(
-    await daemon.log(),
-    /card0 \(vkms\) cannot scan out an imported \S*gntdev\S* buffer; showing it in the viewer only/,
-  );
+  const words =
+    /card0 \(vkms\) cannot scan out an imported \S*gntdev\S* buffer; showing it in the viewer only/;
+  const line = (await daemon.log()).split('\n').find((candidate) => words.test(candidate));
+  // The import and the framebuffer were made: it is the commit of them that vkms refuses.
+  assert.match(line ?? 'nothing said', /"reason":"[^"]*MODE_ATOMIC failed with EINVAL/);
   await program.stop();
   assert.deepEqual(await buffers(), [], 'released when its destruction was answered');
   await host.settled(connected);
