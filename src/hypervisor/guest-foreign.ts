@@ -4,7 +4,8 @@
 // caller learns of it.
 
 import assert from 'node:assert/strict';
-import { GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { GNTST_no_space, GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { SysError } from '../runtime/errors.ts';
 import {
   type ExportRequest,
   type ForeignMapping,
@@ -19,6 +20,9 @@ import { GuestExport } from './guest-export.ts';
 import type { MemoryOptions } from './guest-memory.ts';
 import type { HypercallPort, HypercallResult, WindowRef } from './hypercalls.ts';
 import type { Iommu } from './iommu.ts';
+
+const NO_MAPTRACK_REMEDY =
+  'unmap what is not needed any more, or give the domain that maps a larger max_maptrack_frames';
 
 export class GuestForeign implements ForeignMemory {
   readonly #port: HypercallPort;
@@ -93,7 +97,7 @@ export class GuestForeign implements ForeignMemory {
     this.#exports.clear();
   }
 
-  /** Maps all of the refs. @throws GrantMapError, with nothing mapped */
+  /** Maps all of the refs. @throws GrantMapError or SysError, with nothing mapped */
   async #mapAll(
     request: MapRequest & { readonly device: boolean },
   ): Promise<HypercallResult<'mapGrants'>> {
@@ -104,8 +108,7 @@ export class GuestForeign implements ForeignMemory {
     if (index < 0) return mapped;
     this.#port.forgoView(mapped);
     await this.#port.call('unmapGrants', { window: mapped.window });
-    const status = gntstName(mapped.statuses[index]!);
-    throw new GrantMapError({ index, ref: refs[index]!, status });
+    throw mapError(request, index, mapped.statuses[index]!);
   }
 
   #newExport(
@@ -135,6 +138,19 @@ export class GuestForeign implements ForeignMemory {
       'a grant that we mapped was not mapped',
     );
   }
+}
+
+/** Why a request failed at its grant number `index`: for want of room of ours, or because of the grant. */
+function mapError({ domid, refs }: MapRequest, index: number, status: number): Error {
+  if (status !== GNTST_no_space) {
+    return new GrantMapError({ index, ref: refs[index]!, status: gntstName(status) });
+  }
+  return new SysError({
+    call: 'GNTTABOP_map_grant_ref (GNTST_no_space)',
+    errnoName: 'ENOMEM',
+    context: `mapping ${refs.length} grants of domain ${domid}, with maptrack entries for ${index}`,
+    remedy: NO_MAPTRACK_REMEDY,
+  });
 }
 
 interface MappedWindow {

@@ -147,8 +147,8 @@ export class Zcopy {
     try {
       return { exported: await this.#domain.foreign.export({ domid, refs, caching }) };
     } catch (error) {
-      // The pages are mapped, so what cannot be had is the dma-buf: by this host, or for writing.
-      const missing = error instanceof SysError && error.errnoName === 'EOPNOTSUPP';
+      // The pages are mapped, so what cannot be had is the dma-buf: by this host, or for writing, or for want of room.
+      const missing = error instanceof SysError && WITHOUT_DMA_BUF.includes(error.errnoName);
       if (dmaBuf === 'required' || !(missing || error instanceof GrantMapError)) throw error;
       return { exported: undefined, reason: error.message };
     }
@@ -161,5 +161,7 @@ export class Zcopy {
   }
 }
 
+/** Where pages are mapped only: the host makes no dma-bufs of them, or has no room for a second mapping. */
+const WITHOUT_DMA_BUF: readonly string[] = ['EOPNOTSUPP', 'ENOMEM'];
 /** How long a failed call waits for its own undoing, which goes on by itself afterwards. */
 const UNDO_TIMEOUT_MS = 1000;

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { MachineMemory } from '../../src/hypervisor/machine-memory.ts';
 import { Mapping } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { DOM0, gref } from '../../src/xen/ids.ts';
 import { onMachine } from './world.ts';
 
 const noMemory = (error: unknown) => error instanceof SysError && error.errnoName === 'ENOMEM';
@@ -96,3 +96,26 @@ test('windows are bounded for each domain, and closing some makes room', () =>
     await own.pop()![Symbol.asyncDispose]();
     await map();
   }));
+
+test('G2: a full maptrack is the want of room that it is, with the remedy, and nothing stays mapped', () =>
+  onMachine(
+    async ({ dom0, guest, hypervisor }) => {
+      const { domid, grants } = guest('alice');
+      const { refs } = await grants.share({ domid: DOM0, pages: 200, writable: true });
+      const noRoom = (error: unknown) => noMemory(error) && /max_maptrack_frames/.test(`${error}`);
+      const mapped = () => hypervisor.books().domains.map((each) => each.maptrackUsed)[0];
+      const map = () => dom0.foreign.map({ domid, refs, writable: false });
+      const first = await map();
+      await assert.rejects(map(), noRoom);
+      await assert.rejects(dom0.foreign.export({ domid, refs, caching: 'cached' }), noRoom);
+      assert.equal(mapped(), 200);
+      // A grant that is bad before the room ends is the granter's doing.
+      const bad = [refs[0]!, gref(7777), ...refs];
+      const request = { domid, refs: bad, writable: false };
+      await assert.rejects(dom0.foreign.map(request), /number 1 .*GNTST_bad_gntref/);
+      await first[Symbol.asyncDispose]();
+      assert.equal(mapped(), 0);
+      await (await map())[Symbol.asyncDispose]();
+    },
+    { dom0Limits: { maxMaptrackFrames: 1 } },
+  ));
