@@ -75,13 +75,14 @@ export class GuestForeign implements ForeignMemory {
     return this.#port.view(window);
   }
 
-  /** Unmaps a mapping of ours. */
+  /** Unmaps a mapping of ours. Once it is unmapped, and after a failure, it may be called again. */
   async unmap(
     mapping: GuestForeignMapping,
     { window, viewed }: { window: WindowRef; viewed: boolean },
   ): Promise<void> {
-    if (!this.#mappings.delete(mapping) || this.#stopped) return;
+    if (!this.#mappings.has(mapping) || this.#stopped) return;
     await this.#unmapWindow(window, { viewed });
+    this.#mappings.delete(mapping);
   }
 
   async close(): Promise<void> {
@@ -121,8 +122,9 @@ export class GuestForeign implements ForeignMemory {
       frames: window.frames,
       contiguity: contiguityOf(window.frames, this.#iommu),
       unmap: async () => {
-        if (!this.#exports.delete(exported) || this.#stopped) return;
+        if (!this.#exports.has(exported) || this.#stopped) return;
         await this.#unmapWindow(window, { viewed: false });
+        this.#exports.delete(exported);
         await room?.restore();
       },
     });
@@ -167,6 +169,9 @@ class GuestForeignMapping implements ForeignMapping {
   readonly #window: WindowRef;
   /** Made when first asked for: a backend whose output never reads a buffer needs no view of it. */
   #bytes: Uint8Array | undefined;
+  #viewed = false;
+  #closed = false;
+  /** The unmapping under way or done; a failed one can be tried again. */
   #unmapped: Promise<void> | undefined;
 
   constructor(foreign: GuestForeign, { domid, writable, window }: MappedWindow) {
@@ -178,15 +183,25 @@ class GuestForeignMapping implements ForeignMapping {
   }
 
   get bytes(): Uint8Array {
-    assert(!this.#unmapped, 'use of an unmapped mapping');
+    assert(!this.#closed, 'use of an unmapped mapping');
+    this.#viewed = true;
     this.#bytes ??= this.#foreign.view(this.#window);
     return this.#bytes;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    const viewed = this.#bytes !== undefined;
+    this.#closed = true;
     this.#bytes = undefined;
-    this.#unmapped ??= this.#foreign.unmap(this, { window: this.#window, viewed });
+    this.#unmapped ??= this.#unmap();
     return this.#unmapped;
+  }
+
+  async #unmap(): Promise<void> {
+    try {
+      await this.#foreign.unmap(this, { window: this.#window, viewed: this.#viewed });
+    } catch (error) {
+      this.#unmapped = undefined;
+      throw error;
+    }
   }
 }

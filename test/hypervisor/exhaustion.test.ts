@@ -119,3 +119,29 @@ test('G2: a full maptrack is the want of room that it is, with the remedy, and n
     },
     { dom0Limits: { maxMaptrackFrames: 1 } },
   ));
+
+test('unmapping that the system refuses for a while is not over before it has succeeded', () =>
+  onMachine(async ({ dom0, guest, hypervisor }) => {
+    const { domid, grants } = guest('alice');
+    const { refs } = await grants.share({ domid: DOM0, pages: 3, writable: true });
+    const mapped = () => hypervisor.books().domains[0]!.maptrackUsed;
+    const mapping = await dom0.foreign.map({ domid, refs, writable: false });
+    const exported = await dom0.foreign.export({ domid, refs, caching: 'cached' });
+    assert.equal(mapping.bytes.length, 3 * 4096);
+    const { [Symbol.dispose]: revoke } = Mapping.prototype;
+    Mapping.prototype[Symbol.dispose] = refuse;
+    try {
+      for (const _ of [1, 2]) await assert.rejects(mapping[Symbol.asyncDispose](), noMemory);
+      exported.close();
+      for (const _ of [1, 2]) await assert.rejects(exported.released(), noMemory);
+      assert.throws(() => mapping.bytes, /unmapped/);
+      assert.equal(mapped(), 6);
+    } finally {
+      Mapping.prototype[Symbol.dispose] = revoke;
+    }
+    await mapping[Symbol.asyncDispose]();
+    assert.equal(mapped(), 3);
+    assert.equal(await exported.released(), true);
+    await mapping[Symbol.asyncDispose]();
+    assert.equal(mapped(), 0);
+  }));
