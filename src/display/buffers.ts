@@ -62,7 +62,11 @@ export class Buffers {
     this.#guest = guest;
     this.#output = output;
     this.#lends = lends;
-    this.#zcopy = new Zcopy({ runtime, domain: guest.domain });
+    this.#zcopy = new Zcopy({
+      runtime,
+      domain: guest.domain,
+      onRemains: (remains) => guest.track(remains),
+    });
   }
 
   /** @throws ProtocolViolation `unknown-dbuf` (XEN_ENOENT) or `dbuf-busy` (XEN_EBUSY) */

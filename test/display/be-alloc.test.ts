@@ -9,11 +9,13 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { ANSWER_TIMEOUT_MS } from '../../src/display/deadline.ts';
 import type { OutputBufferRequest } from '../../src/display/output.ts';
 import { ARGB8888, RGB565, XRGB8888 } from '../../src/display/pixel-format.ts';
+import { SysError } from '../../src/runtime/errors.ts';
 import type { ForeignMapping, MapRequest } from '../../src/xen/domain.ts';
 import { DOM0, gref } from '../../src/xen/ids.ts';
 import type { LocalBuffer, Memory } from '../../src/xen/memory.ts';
 import { offeredRefs } from '../../src/xen/page-directory.ts';
 import { removeDevice } from '../../src/xen/xenbus/toolstack.ts';
+import { TestDevice } from '../zcopy/world.ts';
 import { DisplayHost } from './host.ts';
 import { RecordingOutput } from './recording-output.ts';
 import { BYTES, HEIGHT, type Rig, rig, WIDTH } from './rig.ts';
@@ -315,5 +317,25 @@ test('no pool, no be-alloc: a guest that was not configured for it borrows nothi
   const request = { gref_directory: directory.refs[0]!, flags: REQ_ALLOC };
   assert.equal(await t.create(request), -XEN_ERRNO.XEN_EOPNOTSUPP);
   assert.deepEqual(t.account.refused, { 'backend-allocation': 1 });
+  await t.finish();
+});
+
+test('memory that could not be lent and is still in use elsewhere is in the row of the guest', async (context) => {
+  const { t, output } = await lendingRig();
+  const { dom0 } = t.host.host;
+  const memory = await dom0.memory.allocate({ pages: PAGES, contiguity: 'host' });
+  const gpu = new TestDevice().attach(memory);
+  output.allocate = async () => memory;
+  context.mock.method(dom0.grants, 'lend', async () => {
+    throw new SysError({ call: 'a test', errnoName: 'ENOSPC', context: 'no entries' });
+  });
+  const directory = await t.offer(PAGES);
+  const request = { gref_directory: directory.refs[0]!, flags: REQ_ALLOC };
+  assert.equal(await t.create(request), -XEN_ERRNO.XEN_ENOSPC);
+  const [remains, ...others] = t.account.buffers;
+  assert.deepEqual([remains!.state, remains!.pages, others], ['quarantined', PAGES, []]);
+  assert.equal(t.account.held.quarantinedPages, PAGES);
+  gpu[Symbol.dispose]();
+  await t.host.until(() => t.account.buffers.length === 0, 'nothing is left');
   await t.finish();
 });
