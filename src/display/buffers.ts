@@ -27,6 +27,8 @@ import { checkBuffer, inferStride } from './geometry.ts';
 import type { DisplayOutput } from './output.ts';
 import type { CreateRequest } from './requests.ts';
 
+/** How long the answer to a creation that failed waits for its memory; what takes longer goes on in quarantine. */
+const UNDO_TIMEOUT_MS = 500;
 /** How long the end of a connection waits for each buffer; what takes longer goes on in quarantine. */
 const CLOSE_TIMEOUT_MS = 500;
 
@@ -60,7 +62,11 @@ export class Buffers {
     this.#guest = guest;
     this.#output = output;
     this.#lends = lends;
-    this.#zcopy = new Zcopy({ runtime, domain: guest.domain });
+    this.#zcopy = new Zcopy({
+      runtime,
+      domain: guest.domain,
+      onRemains: (remains) => guest.track(remains),
+    });
   }
 
   /** @throws ProtocolViolation `unknown-dbuf` (XEN_ENOENT) or `dbuf-busy` (XEN_EBUSY) */
@@ -76,7 +82,8 @@ export class Buffers {
   /**
    * Maps what the directory names, or allocates a buffer and names its pages there. Resolves when it is live.
    * @throws ProtocolViolation for a bad size, cookie, directory or grant, or beyond the guest's budget
-   * @throws SysError when the system has no room, or takes too long (the buffer is then undone later)
+   * @throws SysError when the system has no room, or takes too long (the buffer is then undone later). Memory that
+   *   the guest got at before the failure is in quarantine, as after a destroy
    */
   async create(request: CreateRequest): Promise<void> {
     const name = `buffer ${cookieText(request.buffer)}`;
@@ -96,7 +103,7 @@ export class Buffers {
     try {
       await inTime(this.#runtime, made, `making the ${buffer.pages} pages of ${name}`);
     } catch (error) {
-      if (buffer.state === 'creating') buffer.undoWhenMade();
+      if (buffer.state === 'creating') buffer.giveUp();
       throw error;
     }
   }
@@ -131,10 +138,11 @@ export class Buffers {
 
   async #make(buffer: DisplayBuffer, request: CreateRequest): Promise<void> {
     try {
-      const make = request.backendAllocates ? this.#lend(request) : this.#import(request);
-      buffer.made(await make);
+      if (request.backendAllocates) await this.#lend(buffer, request);
+      else buffer.holds(await this.#import(request));
+      buffer.made();
     } catch (error) {
-      buffer.failed();
+      await buffer.failed({ timeoutMs: UNDO_TIMEOUT_MS });
       refuseBadGrant(error);
     }
   }
@@ -157,23 +165,17 @@ export class Buffers {
   }
 
   /** Memory of ours, its references written where the guest will look for them. */
-  async #lend(request: CreateRequest): Promise<SharedBuffer> {
-    const { directory, bufferBytes, dataOffset } = request;
+  async #lend(buffer: DisplayBuffer, request: CreateRequest): Promise<void> {
+    const { directory } = request;
     const { domid, domain } = this.#guest;
-    const pages = Math.ceil(bufferBytes / PAGE_SIZE);
+    const { pages, dataOffset, byteLength } = buffer;
     using reserved = this.#guest.charge({ pages, refs: pages });
     const memory = await this.#allocate(request, pages);
     reserved[Symbol.dispose]();
-    const byteLength = bufferBytes - dataOffset;
     const shared = await this.#zcopy.toRefs({ domid, memory, dataOffset, byteLength });
-    try {
-      const refs = shared.refs.slice(0, pages);
-      await fillPageDirectory(domain.foreign, { domid, first: directory, refs });
-      return shared;
-    } catch (error) {
-      await shared.release();
-      throw error;
-    }
+    buffer.holds(shared);
+    const refs = shared.refs.slice(0, pages);
+    await fillPageDirectory(domain.foreign, { domid, first: directory, refs });
   }
 
   #allocate(request: CreateRequest, pages: number): Promise<LocalBuffer> {

@@ -1,7 +1,10 @@
 // One display buffer: what the guest calls it, the geometry that it declared, and the memory behind it once
 // that is there. Life: creating, live, releasing, released; quarantined while it is released and still held.
 //
-// Invariant: `gone` resolves once, when nothing of the buffer is held and all of its charges are back.
+// Invariants:
+// - `gone` resolves once, when its creation is over, nothing of the buffer is held and all charges are back.
+// - Memory is known here from its first moment, so that whoever gets at it before the buffer is live, as a guest
+//   that guesses references, is listed as its holder.
 
 import { PAGE_SIZE } from '../abi/page.ts';
 import type { Contiguity, DmaBuf } from '../xen/memory.ts';
@@ -28,8 +31,8 @@ export class DisplayBuffer implements HeldBuffer {
   readonly #charge: Disposable;
   #finish: () => void = () => {};
   #shared: SharedBuffer | undefined;
-  /** Before the memory is there: whether it is waited for, came too late, or never came. */
-  #making: 'creating' | 'quarantined' | 'released' = 'creating';
+  /** Whether the creation is waited for, given up and still under way, or over. */
+  #making: 'creating' | 'given-up' | 'over' = 'creating';
 
   constructor(request: CreateRequest, charge: Disposable) {
     const { buffer, width, bufferBytes, dataOffset } = request;
@@ -50,7 +53,9 @@ export class DisplayBuffer implements HeldBuffer {
   }
 
   get state(): HeldBuffer['state'] {
-    return this.#shared?.state ?? this.#making;
+    if (this.#making === 'creating') return 'creating';
+    const state = this.#shared?.state ?? 'released';
+    return state === 'released' && this.#making === 'given-up' ? 'quarantined' : state;
   }
 
   get contiguity(): Contiguity | undefined {
@@ -62,8 +67,8 @@ export class DisplayBuffer implements HeldBuffer {
   }
 
   get holders(): readonly Holder[] {
-    if (this.#shared !== undefined) return this.#shared.holders;
-    if (this.#making !== 'quarantined') return [];
+    const holders = this.#shared?.holders ?? [];
+    if (holders.length > 0 || this.#making !== 'given-up') return holders;
     return [{ who: 'our own creation of it', pages: this.pages, evidence: 'is not done yet' }];
   }
 
@@ -77,22 +82,30 @@ export class DisplayBuffer implements HeldBuffer {
     return this.#shared?.memory;
   }
 
-  /** The memory is there. When that came too late, it is given back. */
-  made(shared: SharedBuffer): void {
+  /** The memory is there, and the buffer not live yet. When that came too late, it is given back. */
+  holds(shared: SharedBuffer): void {
     this.#shared = shared;
-    void shared.released.then(() => this.#end());
-    if (this.#making === 'quarantined') void shared.release({ timeoutMs: 0 });
+    void shared.released.then(() => this.#endWhenOver());
+    if (this.#making === 'given-up') void shared.release({ timeoutMs: 0 });
   }
 
-  /** There will be no memory. */
-  failed(): void {
-    this.#making = 'released';
-    this.#end();
+  /** The creation is over: the buffer is live, unless it was given up meanwhile. */
+  made(): void {
+    this.#making = 'over';
+    this.#endWhenOver();
   }
 
-  /** The guest was told that creating failed: what comes of it is released as soon as it is there. */
-  undoWhenMade(): void {
-    this.#making = 'quarantined';
+  /** The creation has failed: gives back what memory there is, which may be in quarantine then. */
+  async failed(wait: ReleaseWait): Promise<void> {
+    this.#making = 'over';
+    await this.#shared?.release(wait);
+    this.#endWhenOver();
+  }
+
+  /** The guest was told that creating failed: what came or comes of it is released. */
+  giveUp(): void {
+    this.#making = 'given-up';
+    void this.#shared?.release({ timeoutMs: 0 });
   }
 
   /** Something may read the buffer until `retired` resolves. */
@@ -107,16 +120,16 @@ export class DisplayBuffer implements HeldBuffer {
 
   /** Gives the memory back; see `Release.release`. A buffer that is still being made undoes itself. */
   async release(wait: ReleaseWait): Promise<ReleaseOutcome> {
-    if (this.#shared === undefined) {
-      if (this.#making === 'creating') this.undoWhenMade();
-      return { state: 'quarantined', holders: this.holders };
-    }
-    const outcome = await this.#shared.release(wait);
-    if (outcome.state === 'released') await this.gone;
-    return outcome;
+    if (this.#making === 'creating') this.#making = 'given-up';
+    const outcome = await this.#shared?.release(wait);
+    if (outcome?.state === 'quarantined') return outcome;
+    if (this.#making === 'given-up') return { state: 'quarantined', holders: this.holders };
+    await this.gone;
+    return { state: 'released' };
   }
 
-  #end(): void {
+  #endWhenOver(): void {
+    if (this.#making !== 'over' || (this.#shared && this.#shared.state !== 'released')) return;
     this.#charge[Symbol.dispose]();
     this.#finish();
   }

@@ -70,11 +70,11 @@ export class AddressSpace {
     return this.#windows.get(id);
   }
 
-  /** Revokes the view; the caller gives back frames and handles. */
+  /** Revokes the view; the caller gives back frames and handles. @throws SysError, with the window still open */
   close(window: Window): void {
+    window.mapping[Symbol.dispose]();
     this.#windows.delete(window.id);
-    if (this.#unseen.delete(window.id)) window.mapping[Symbol.dispose]();
-    else this.park(window.id, window.mapping);
+    if (!this.#unseen.delete(window.id)) this.park(window.id, window.mapping);
   }
 
   /** Revokes a view, keeping its addresses for as long as another thread may look at them. */

@@ -14,7 +14,7 @@ export interface ExportOptions {
   /** The granted frames, as devices address them. */
   readonly frames: Uint32Array;
   readonly contiguity: Contiguity;
-  /** Unmaps the grants; called once. */
+  /** Unmaps the grants; called again only when it failed. */
   readonly unmap: () => Promise<void>;
 }
 
@@ -56,6 +56,7 @@ export class GuestExport implements ExportedRefs {
   }
 
   async released(): Promise<boolean> {
+    this.#unmapUnused();
     if (!this.#unmapped) return false;
     await this.#unmapped;
     return true;
@@ -78,7 +79,9 @@ export class GuestExport implements ExportedRefs {
   #unmapUnused(): void {
     if (this.#open || this.#attachments.count > 0 || this.#unmapped) return;
     this.#unmapped = this.#unmap();
-    // Whoever asks `released` learns of a failure; without anybody it must not end the process.
-    this.#unmapped.catch(() => {});
+    // Whoever asks `released` meanwhile learns of a failure, and whoever asks next tries again.
+    this.#unmapped.catch(() => {
+      this.#unmapped = undefined;
+    });
   }
 }

@@ -4,7 +4,8 @@
 // caller learns of it.
 
 import assert from 'node:assert/strict';
-import { GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { GNTST_no_space, GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { SysError } from '../runtime/errors.ts';
 import {
   type ExportRequest,
   type ForeignMapping,
@@ -19,6 +20,9 @@ import { GuestExport } from './guest-export.ts';
 import type { MemoryOptions } from './guest-memory.ts';
 import type { HypercallPort, HypercallResult, WindowRef } from './hypercalls.ts';
 import type { Iommu } from './iommu.ts';
+
+const NO_MAPTRACK_REMEDY =
+  'unmap what is not needed any more, or give the domain that maps a larger max_maptrack_frames';
 
 export class GuestForeign implements ForeignMemory {
   readonly #port: HypercallPort;
@@ -71,13 +75,14 @@ export class GuestForeign implements ForeignMemory {
     return this.#port.view(window);
   }
 
-  /** Unmaps a mapping of ours. */
+  /** Unmaps a mapping of ours. Once it is unmapped, and after a failure, it may be called again. */
   async unmap(
     mapping: GuestForeignMapping,
     { window, viewed }: { window: WindowRef; viewed: boolean },
   ): Promise<void> {
-    if (!this.#mappings.delete(mapping) || this.#stopped) return;
+    if (!this.#mappings.has(mapping) || this.#stopped) return;
     await this.#unmapWindow(window, { viewed });
+    this.#mappings.delete(mapping);
   }
 
   async close(): Promise<void> {
@@ -93,7 +98,7 @@ export class GuestForeign implements ForeignMemory {
     this.#exports.clear();
   }
 
-  /** Maps all of the refs. @throws GrantMapError, with nothing mapped */
+  /** Maps all of the refs. @throws GrantMapError or SysError, with nothing mapped */
   async #mapAll(
     request: MapRequest & { readonly device: boolean },
   ): Promise<HypercallResult<'mapGrants'>> {
@@ -104,8 +109,7 @@ export class GuestForeign implements ForeignMemory {
     if (index < 0) return mapped;
     this.#port.forgoView(mapped);
     await this.#port.call('unmapGrants', { window: mapped.window });
-    const status = gntstName(mapped.statuses[index]!);
-    throw new GrantMapError({ index, ref: refs[index]!, status });
+    throw mapError(request, index, mapped.statuses[index]!);
   }
 
   #newExport(
@@ -118,8 +122,9 @@ export class GuestForeign implements ForeignMemory {
       frames: window.frames,
       contiguity: contiguityOf(window.frames, this.#iommu),
       unmap: async () => {
-        if (!this.#exports.delete(exported) || this.#stopped) return;
+        if (!this.#exports.has(exported) || this.#stopped) return;
         await this.#unmapWindow(window, { viewed: false });
+        this.#exports.delete(exported);
         await room?.restore();
       },
     });
@@ -137,6 +142,19 @@ export class GuestForeign implements ForeignMemory {
   }
 }
 
+/** Why a request failed at its grant number `index`: for want of room of ours, or because of the grant. */
+function mapError({ domid, refs }: MapRequest, index: number, status: number): Error {
+  if (status !== GNTST_no_space) {
+    return new GrantMapError({ index, ref: refs[index]!, status: gntstName(status) });
+  }
+  return new SysError({
+    call: 'GNTTABOP_map_grant_ref (GNTST_no_space)',
+    errnoName: 'ENOMEM',
+    context: `mapping ${refs.length} grants of domain ${domid}, with maptrack entries for ${index}`,
+    remedy: NO_MAPTRACK_REMEDY,
+  });
+}
+
 interface MappedWindow {
   readonly domid: DomId;
   readonly writable: boolean;
@@ -151,6 +169,9 @@ class GuestForeignMapping implements ForeignMapping {
   readonly #window: WindowRef;
   /** Made when first asked for: a backend whose output never reads a buffer needs no view of it. */
   #bytes: Uint8Array | undefined;
+  #viewed = false;
+  #closed = false;
+  /** The unmapping under way or done; a failed one can be tried again. */
   #unmapped: Promise<void> | undefined;
 
   constructor(foreign: GuestForeign, { domid, writable, window }: MappedWindow) {
@@ -162,15 +183,25 @@ class GuestForeignMapping implements ForeignMapping {
   }
 
   get bytes(): Uint8Array {
-    assert(!this.#unmapped, 'use of an unmapped mapping');
+    assert(!this.#closed, 'use of an unmapped mapping');
+    this.#viewed = true;
     this.#bytes ??= this.#foreign.view(this.#window);
     return this.#bytes;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    const viewed = this.#bytes !== undefined;
+    this.#closed = true;
     this.#bytes = undefined;
-    this.#unmapped ??= this.#foreign.unmap(this, { window: this.#window, viewed });
+    this.#unmapped ??= this.#unmap();
     return this.#unmapped;
+  }
+
+  async #unmap(): Promise<void> {
+    try {
+      await this.#foreign.unmap(this, { window: this.#window, viewed: this.#viewed });
+    } catch (error) {
+      this.#unmapped = undefined;
+      throw error;
+    }
   }
 }

@@ -1,6 +1,6 @@
 // Giving back many things: one that fails must not keep the others.
 
-/** Does `action` to each of `items`, as they are now, even when some fail. @throws AggregateError */
+/** Does `action` to each of `items`, as they are now, even when some fail. @throws what failed, or AggregateError for several */
 export function attemptAll<T>(items: Iterable<T>, action: (item: T) => void, what: string): void {
   const failures: unknown[] = [];
   for (const item of [...items]) {
@@ -10,5 +10,6 @@ export function attemptAll<T>(items: Iterable<T>, action: (item: T) => void, wha
       failures.push(failure);
     }
   }
-  if (failures.length > 0) throw new AggregateError(failures, what);
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) throw new AggregateError(failures, what);
 }

@@ -1,7 +1,8 @@
 // Pages that a device file shows us, granted by another domain or to it: a mapping and the record that
 // the driver keeps of it.
 //
-// Invariant: the mapping is revoked first and the record given back after it, once.
+// Invariant: the mapping is revoked first and the record given back after it, once. A step that fails leaves
+// the pages in use: disposing them again goes on with that step.
 
 import type { Mapping } from '../posix/mapping.ts';
 import type { ForeignMapping, SharedPages } from '../xen/domain.ts';
@@ -13,7 +14,7 @@ export interface DevicePagesParts {
   readonly refs: readonly Gref[];
   readonly writable: boolean;
   readonly mapping: Mapping;
-  /** Gives the driver's record back. */
+  /** Gives the driver's record back; called again when it has thrown. */
   readonly release: () => void;
 }
 
@@ -23,6 +24,7 @@ export class DevicePages implements ForeignMapping, SharedPages, Disposable {
   readonly writable: boolean;
   readonly #mapping: Mapping;
   readonly #release: () => void;
+  #released = false;
 
   constructor({ domid, refs, writable, mapping, release }: DevicePagesParts) {
     this.domid = domid;
@@ -41,9 +43,10 @@ export class DevicePages implements ForeignMapping, SharedPages, Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#mapping.closed) return;
+    if (this.#released) return;
     this.#mapping[Symbol.dispose]();
     this.#release();
+    this.#released = true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -54,22 +57,30 @@ export class DevicePages implements ForeignMapping, SharedPages, Disposable {
 /** The pages of one open device file that are in use. */
 export class LivePages implements Disposable {
   readonly #pages = new Set<DevicePages>();
+  #over = false;
 
   /** Makes pages that are known here until they are disposed. */
   add({ release, ...parts }: DevicePagesParts): DevicePages {
     const pages = new DevicePages({
       ...parts,
       release: () => {
+        if (!this.#over) release();
         this.#pages.delete(pages);
-        release();
       },
     });
     this.#pages.add(pages);
     return pages;
   }
 
-  /** Disposes all of them, even when some fail. @throws AggregateError */
+  /**
+   * Disposes all of them, even when some fail. The device is closed next, which drops what records are left:
+   * pages that are disposed later have none. @throws what failed
+   */
   [Symbol.dispose](): void {
-    attemptAll(this.#pages, (pages) => pages[Symbol.dispose](), 'giving back pages of a device');
+    try {
+      attemptAll(this.#pages, (pages) => pages[Symbol.dispose](), 'giving back pages of a device');
+    } finally {
+      this.#over = true;
+    }
   }
 }

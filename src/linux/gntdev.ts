@@ -81,14 +81,14 @@ export class Gntdev implements Disposable {
 
   /** The mapping, or undefined when at least one of the grants cannot be mapped. */
   #tryMap(request: MapRequest): DevicePages | undefined {
-    const ranges: GrantRange[] = [];
+    const ranges = new Set<GrantRange>();
     const release = () => this.#dropAll(ranges);
     try {
       for (let from = 0; from < request.refs.length; from += this.#limit) {
         const refs = request.refs.slice(from, from + this.#limit);
-        ranges.push(this.#record({ ...request, refs }));
+        ranges.add(this.#record({ ...request, refs }));
       }
-      const mapping = this.#show(ranges, request.writable);
+      const mapping = this.#show([...ranges], request.writable);
       return this.#mapped.add({ ...request, mapping, release });
     } catch (error) {
       release();
@@ -139,9 +139,13 @@ export class Gntdev implements Disposable {
     return { index: fields.index.get(view, 0), count: refs.length };
   }
 
-  /** Drops all records, even when some fail. @throws AggregateError */
-  #dropAll(ranges: readonly GrantRange[]): void {
-    attemptAll(ranges, (range) => this.#drop(range), 'dropping records of grants');
+  /** Drops all records, even when some fail, and leaves those in the set. @throws what failed */
+  #dropAll(ranges: Set<GrantRange>): void {
+    const drop = (range: GrantRange) => {
+      this.#drop(range);
+      ranges.delete(range);
+    };
+    attemptAll(ranges, drop, 'dropping records of grants');
   }
 
   #drop({ index, count }: GrantRange): void {

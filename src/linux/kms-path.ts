@@ -1,76 +1,37 @@
-// The displays of this host by sysfs (/sys/class/drm): each card's driver, and each connector's state.
+// The displays of this host, as one of the ways that `doctor` tells of: whether a card of it can show guests.
 
-import { readdirSync, readlinkSync } from 'node:fs';
-import { basename } from 'node:path';
-import { unsupported } from '../xen/unsupported.ts';
-import type { HostProbe } from './host-path.ts';
-import { textOf } from './kernel-facts.ts';
+import { CARD_FOLDER } from './drm/card-file.ts';
+import { type CardReport, describeCards } from './drm/report.ts';
+import type { HostPath, HostProbe } from './host-path.ts';
 
-const FOLDER = '/sys/class/drm';
-const CARD = /^card\d+$/;
 const REMEDY =
   'load the driver of a graphics device; a display is not needed for viewers in a browser';
 
-export interface KmsConnector {
-  /** As the kernel calls it, such as `HDMI-A-1`. */
-  readonly name: string;
-  /** `connected`, `disconnected` or `unknown`. */
-  readonly status: string;
-}
-
-export interface KmsCard {
-  /** The device file. */
-  readonly path: string;
-  readonly driver: string;
-  readonly connectors: readonly KmsConnector[];
-}
-
-/** The cards that drive displays. */
-export function kmsCards(folder = FOLDER): KmsCard[] {
-  const names = namesIn(folder);
-  return names
-    .filter((name) => CARD.test(name))
-    .map((card) => ({
-      path: `/dev/dri/${card}`,
-      driver: driverOf(`${folder}/${card}`),
-      connectors: names
-        .filter((name) => name.startsWith(`${card}-`) && !name.includes('Writeback'))
-        .map((name) => ({
-          name: name.slice(card.length + 1),
-          status: textOf(`${folder}/${name}/status`) ?? 'unknown',
-        })),
-    }))
-    .filter(({ connectors }) => connectors.length > 0);
-}
-
-/** Looks, and opens nothing: who opens a card first becomes its master. */
+/** Opens every card for a moment, and leaves whoever shows on one undisturbed. */
 export const KMS_PROBE = {
   name: 'kms',
-  look: () => {
-    const cards = kmsCards();
-    if (cards.length === 0)
-      throw unsupported(`reading ${FOLDER}`, 'no card drives displays', REMEDY);
-    return cards.map(describe).join('; ');
-  },
+  look: async () => kmsPath(await describeCards()),
 } as const satisfies HostProbe;
 
-function describe({ path, driver, connectors }: KmsCard): string {
+/** What the cards give together. */
+export function kmsPath(cards: readonly CardReport[]): HostPath {
+  if (cards.length === 0) {
+    return { available: false, reason: `no card in ${CARD_FOLDER}`, remedy: REMEDY };
+  }
+  const reason = cards.map(describe).join('; ');
+  if (cards.some(showsGuests)) return { available: true, reason };
+  return { available: false, reason: `no card drives displays: ${reason}`, remedy: REMEDY };
+}
+
+/** Whether `--output kms` can use it: without problems, with connectors, and setting modes atomically. */
+function showsGuests({ problem, atomic, connectors }: CardReport): boolean {
+  return problem === undefined && atomic === true && connectors.length > 0;
+}
+
+function describe({ path, driver, atomic, problem, connectors }: CardReport): string {
+  const title = driver === undefined ? path : `${path} (${driver})`;
+  if (problem !== undefined) return `${title}: ${problem}`;
   const list = connectors.map(({ name, status }) => `${name} ${status}`).join(', ');
-  return `${path} (${driver}): ${list}`;
-}
-
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder).sort();
-  } catch {
-    return [];
-  }
-}
-
-function driverOf(card: string): string {
-  try {
-    return basename(readlinkSync(`${card}/device/driver`));
-  } catch {
-    return 'unknown driver';
-  }
+  const lack = atomic === true ? '' : ', but its driver sets no modes atomically';
+  return `${title}: ${list === '' ? 'no connectors' : list}${lack}`;
 }

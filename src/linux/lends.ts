@@ -69,7 +69,7 @@ export class Lender implements Disposable {
     }
   }
 
-  /** Ends all loans, without asking whether the other domains are done: the kernel does what is left to do. @throws AggregateError */
+  /** Ends all loans, without asking whether the other domains are done: the kernel does what is left to do. @throws what failed */
   [Symbol.dispose](): void {
     attemptAll(this.#live, (loan) => loan.abandon(), 'ending loans');
   }
@@ -185,7 +185,7 @@ class LinuxLoan implements LentPages {
     return this.#held(left);
   }
 
-  /** Ends access whoever maps what: for the end of the domain. @throws AggregateError */
+  /** Ends access whoever maps what: for the end of the domain. @throws what failed */
   abandon(): void {
     try {
       if (this.#state === 'lent') this.#endAccess();
@@ -198,7 +198,7 @@ class LinuxLoan implements LentPages {
     return { heldPages, evidence: this.#evidence };
   }
 
-  /** Ends access to every part, even when some fail. @throws AggregateError */
+  /** Ends access to every part, even when some fail. @throws what failed */
   #endAccess(): void {
     this.#state = 'ending';
     attemptAll(this.#loan.parts, (part) => part.end(), 'ending a loan');

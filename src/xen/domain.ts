@@ -110,7 +110,8 @@ export interface ForeignMemory {
   /**
    * Makes a dma-buf of all of `refs` or of none.
    * @throws GrantMapError naming the first ref that cannot be mapped
-   * @throws SysError EOPNOTSUPP (with the reason) where the host makes no dma-bufs of grants; ENOMEM, EINVAL
+   * @throws SysError EOPNOTSUPP (with the reason) where the host makes no dma-bufs of grants; ENOMEM without
+   *   room (maptrack, memory), EINVAL
    */
   export(request: ExportRequest): Promise<ExportedRefs>;
 }

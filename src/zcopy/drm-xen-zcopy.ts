@@ -44,8 +44,6 @@ const DEFAULT_MAX_HANDLES = 4096;
 /** Buffers of one opened device that are not freed yet, those of closed handles included. */
 const MAX_WAIT_HANDLES = 1 << 16;
 const LAST_HANDLE = 0xffff_ffff;
-/** Why a grant is not mapped that could be, were there room. */
-const NO_ROOM: readonly string[] = ['GNTST_no_device_space', 'GNTST_no_space'];
 /** How long closing the device waits for what others still hold. */
 const CLOSE_TIMEOUT_MS = 1000;
 
@@ -282,9 +280,7 @@ function reserve<T extends object>(call: string, handles: Handles<T>): number {
 /** What went wrong below, as the driver said it: one errno, and here the reason besides. */
 function asDriver(call: string): (error: unknown) => never {
   return (error) => {
-    if (error instanceof GrantMapError) {
-      throw refused(call, NO_ROOM.includes(error.status) ? 'ENOMEM' : 'EINVAL', error.message);
-    }
+    if (error instanceof GrantMapError) throw refused(call, 'EINVAL', error.message);
     if (!(error instanceof ProtocolViolation)) throw error;
     throw refused(call, error.errnoName.replace(/^XEN_/, ''), messageOf(error));
   };

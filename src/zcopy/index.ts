@@ -39,4 +39,10 @@ export {
 } from './ledger.ts';
 export type { Holder, ReleaseOutcome, ReleaseState, ReleaseWait } from './release.ts';
 export { type Extent, SharedBuffer } from './shared-buffer.ts';
-export { type FromRefsRequest, type SharingDomain, type ToRefsRequest, Zcopy } from './zcopy.ts';
+export {
+  type FromRefsRequest,
+  type SharingDomain,
+  type ToRefsRequest,
+  Zcopy,
+  type ZcopyOptions,
+} from './zcopy.ts';

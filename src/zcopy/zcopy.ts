@@ -11,6 +11,7 @@ import type { Runtime } from '../runtime/runtime.ts';
 import { type Caching, type Domain, type ExportedRefs, GrantMapError } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
 import type { LocalBuffer } from '../xen/memory.ts';
+import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import { Release, type ReleaseStep } from './release.ts';
 import {
   type Extent,
@@ -71,14 +72,23 @@ function extentOf(call: string, request: Partial<Extent>, pages: number): Extent
   return { dataOffset, byteLength };
 }
 
+export interface ZcopyOptions {
+  readonly runtime: Runtime;
+  /** Used, and not owned. */
+  readonly domain: SharingDomain;
+  /** Told of what a call that failed could not give back in time, to list it until it is released. */
+  readonly onRemains?: (remains: HeldBuffer) => void;
+}
+
 export class Zcopy {
   readonly #runtime: Runtime;
   readonly #domain: SharingDomain;
+  readonly #onRemains: (remains: HeldBuffer) => void;
 
-  /** Uses `domain`, and does not own it. */
-  constructor({ runtime, domain }: { runtime: Runtime; domain: SharingDomain }) {
+  constructor({ runtime, domain, onRemains = () => {} }: ZcopyOptions) {
     this.#runtime = runtime;
     this.#domain = domain;
+    this.#onRemains = onRemains;
   }
 
   /**
@@ -101,7 +111,7 @@ export class Zcopy {
       const parts = { runtime: this.#runtime, domid, refs, extent, view, memory: exported, steps };
       return new SharedBuffer(reason === undefined ? parts : { ...parts, withoutDmaBuf: reason });
     } catch (error) {
-      await this.#undo(steps);
+      await this.#undo(steps, { direction: 'from-guest', pages: refs.length });
       throw error;
     }
   }
@@ -122,7 +132,7 @@ export class Zcopy {
       const { refs } = lent;
       return new SharedBuffer({ runtime: this.#runtime, domid, refs, extent, view, memory, steps });
     } catch (error) {
-      await this.#undo(steps);
+      await this.#undo(steps, { direction: 'to-guest', pages: memory.pages });
       throw error;
     }
   }
@@ -147,19 +157,41 @@ export class Zcopy {
     try {
       return { exported: await this.#domain.foreign.export({ domid, refs, caching }) };
     } catch (error) {
-      // The pages are mapped, so what cannot be had is the dma-buf: by this host, or for writing.
-      const missing = error instanceof SysError && error.errnoName === 'EOPNOTSUPP';
+      // The pages are mapped, so what cannot be had is the dma-buf: by this host, or for writing, or for want of room.
+      const missing = error instanceof SysError && WITHOUT_DMA_BUF.includes(error.errnoName);
       if (dmaBuf === 'required' || !(missing || error instanceof GrantMapError)) throw error;
       return { exported: undefined, reason: error.message };
     }
   }
 
-  /** Gives back what a failed call had; nobody else knows of it, so it is over at once as a rule. */
-  async #undo(steps: readonly ReleaseStep[]): Promise<void> {
-    const timeoutMs = UNDO_TIMEOUT_MS;
-    await new Release({ runtime: this.#runtime, steps }).release({ timeoutMs });
+  /** Gives back what a failed call had; hardly anybody else knows of it, so it is over at once as a rule. */
+  async #undo(
+    steps: readonly ReleaseStep[],
+    what: Pick<HeldBuffer, 'direction' | 'pages'>,
+  ): Promise<void> {
+    const release = new Release({ runtime: this.#runtime, steps });
+    const { state } = await release.release({ timeoutMs: UNDO_TIMEOUT_MS });
+    if (state === 'quarantined') this.#onRemains(remainsOf(release, what));
   }
 }
 
+function remainsOf(release: Release, what: Pick<HeldBuffer, 'direction' | 'pages'>): HeldBuffer {
+  return {
+    ...what,
+    name: 'the remains of a buffer that could not be made',
+    contiguity: undefined,
+    dmaBuf: false,
+    get state() {
+      return release.state;
+    },
+    get holders() {
+      return release.holders;
+    },
+    gone: release.released,
+  };
+}
+
+/** Where pages are mapped only: the host makes no dma-bufs of them, or has no room for a second mapping. */
+const WITHOUT_DMA_BUF: readonly string[] = ['EOPNOTSUPP', 'ENOMEM'];
 /** How long a failed call waits for its own undoing, which goes on by itself afterwards. */
 const UNDO_TIMEOUT_MS = 1000;

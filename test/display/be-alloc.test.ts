@@ -2,18 +2,20 @@
 // drawn into by the guest, read in place, and given back only when the guest has really let go.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { XENDISPL_DBUF_FLG_REQ_ALLOC } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { ANSWER_TIMEOUT_MS } from '../../src/display/deadline.ts';
 import type { OutputBufferRequest } from '../../src/display/output.ts';
 import { ARGB8888, RGB565, XRGB8888 } from '../../src/display/pixel-format.ts';
-import type { ForeignMapping } from '../../src/xen/domain.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { SysError } from '../../src/runtime/errors.ts';
+import type { ForeignMapping, MapRequest } from '../../src/xen/domain.ts';
+import { DOM0, gref } from '../../src/xen/ids.ts';
 import type { LocalBuffer, Memory } from '../../src/xen/memory.ts';
 import { offeredRefs } from '../../src/xen/page-directory.ts';
 import { removeDevice } from '../../src/xen/xenbus/toolstack.ts';
+import { TestDevice } from '../zcopy/world.ts';
 import { DisplayHost } from './host.ts';
 import { RecordingOutput } from './recording-output.ts';
 import { BYTES, HEIGHT, type Rig, rig, WIDTH } from './rig.ts';
@@ -172,6 +174,85 @@ test('a directory chain that is too short, and a next page that the backend leav
   await t.finish();
 });
 
+/** References that a guest tries, more than are in use here. */
+const MOST_GUESSES = 64;
+
+/** The guest maps everything of ours that it can find by trying references, right before we look at its directory. */
+function guessing({ mock }: TestContext, t: Rig): ForeignMapping[] {
+  const mapped: ForeignMapping[] = [];
+  const { foreign: ours } = t.host.host.dom0;
+  const { foreign: theirs } = t.raw.guest;
+  const map = ours.map.bind(ours);
+  mock.method(ours, 'map', async (request: MapRequest) => {
+    for (let ref = 8; ref < MOST_GUESSES; ref++) {
+      const guess = { domid: DOM0, refs: [gref(ref)], writable: true };
+      const found = await theirs.map(guess).catch(() => undefined);
+      if (found !== undefined) mapped.push(found);
+    }
+    return map(request);
+  });
+  return mapped;
+}
+
+test('a guest that maps guessed references while its directory is bad holds them in quarantine, by name', async (context) => {
+  const t = await borrowing();
+  const long = await t.offer(2000);
+  const mapped = guessing(context, t);
+  const startMs = t.host.runtime.nowMs();
+  assert.equal(await t.create({ gref_directory: long.refs[0]!, flags: REQ_ALLOC }), EINVAL);
+  assert(t.host.runtime.nowMs() - startMs < ANSWER_TIMEOUT_MS);
+  assert.deepEqual(t.account.refused, { 'directory-long': 1 });
+  assert.equal(mapped.length, PAGES);
+  const [buffer] = t.account.buffers;
+  assert.equal(buffer!.state, 'quarantined');
+  assert.deepEqual(
+    buffer!.holders.map(({ who, pages }) => [who, pages]),
+    [[`domain ${t.domid}`, PAGES]],
+  );
+  assert.equal(t.account.held.quarantinedPages, PAGES);
+  context.mock.restoreAll();
+  const again = { gref_directory: long.refs[0]!, flags: REQ_ALLOC };
+  assert.equal(await t.create(again), -XEN_ERRNO.XEN_EEXIST, 'its name is taken until then');
+  for (const mapping of mapped) await unmap(t, mapping);
+  await t.host.until(() => t.account.buffers.length === 0, 'the quarantine empties itself');
+  const { buffers, poolPages, quarantinedPages } = t.account.held;
+  assert.deepEqual([buffers, poolPages, quarantinedPages], [0, 0, 0]);
+  await unmap(t, await borrow(t));
+  await t.finish();
+});
+
+test('pages guessed during a creation that takes too long: the guest is named, then our own creation', async (context) => {
+  const t = await borrowing();
+  const directory = await t.offer(PAGES);
+  const mapped = guessing(context, t);
+  const { foreign } = t.host.host.dom0;
+  const map = foreign.map.bind(foreign);
+  let go: () => void = () => {};
+  const slow = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const mocked = context.mock.method(foreign, 'map', async (request: MapRequest) => {
+    const mapping = await map(request);
+    await slow;
+    return mapping;
+  });
+  const gref_directory = directory.refs[0]!;
+  assert.equal(await t.create({ gref_directory, flags: REQ_ALLOC }), ETIMEDOUT);
+  assert.equal(mapped.length, PAGES);
+  const [buffer] = t.account.buffers;
+  const who = () => buffer!.holders[0]!.who;
+  await t.host.until(() => buffer!.state === 'quarantined', 'the quarantine');
+  assert.equal(who(), `domain ${t.domid}`);
+  for (const mapping of mapped) await unmap(t, mapping);
+  await t.host.until(() => who() !== `domain ${t.domid}`, 'the pages are back');
+  await t.host.until(() => who() === 'our own creation of it', 'the memory is back');
+  assert.equal(buffer!.state, 'quarantined');
+  mocked.mock.restore();
+  go();
+  await t.host.until(() => t.account.buffers.length === 0, 'the creation is over');
+  await t.finish();
+});
+
 /** An output whose memory is what the test makes it. */
 class LendingOutput extends RecordingOutput {
   readonly contiguity = 'host';
@@ -236,5 +317,25 @@ test('no pool, no be-alloc: a guest that was not configured for it borrows nothi
   const request = { gref_directory: directory.refs[0]!, flags: REQ_ALLOC };
   assert.equal(await t.create(request), -XEN_ERRNO.XEN_EOPNOTSUPP);
   assert.deepEqual(t.account.refused, { 'backend-allocation': 1 });
+  await t.finish();
+});
+
+test('memory that could not be lent and is still in use elsewhere is in the row of the guest', async (context) => {
+  const { t, output } = await lendingRig();
+  const { dom0 } = t.host.host;
+  const memory = await dom0.memory.allocate({ pages: PAGES, contiguity: 'host' });
+  const gpu = new TestDevice().attach(memory);
+  output.allocate = async () => memory;
+  context.mock.method(dom0.grants, 'lend', async () => {
+    throw new SysError({ call: 'a test', errnoName: 'ENOSPC', context: 'no entries' });
+  });
+  const directory = await t.offer(PAGES);
+  const request = { gref_directory: directory.refs[0]!, flags: REQ_ALLOC };
+  assert.equal(await t.create(request), -XEN_ERRNO.XEN_ENOSPC);
+  const [remains, ...others] = t.account.buffers;
+  assert.deepEqual([remains!.state, remains!.pages, others], ['quarantined', PAGES, []]);
+  assert.equal(t.account.held.quarantinedPages, PAGES);
+  gpu[Symbol.dispose]();
+  await t.host.until(() => t.account.buffers.length === 0, 'nothing is left');
   await t.finish();
 });

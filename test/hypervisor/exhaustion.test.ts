@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { MachineMemory } from '../../src/hypervisor/machine-memory.ts';
 import { Mapping } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { DOM0, gref } from '../../src/xen/ids.ts';
 import { onMachine } from './world.ts';
 
 const noMemory = (error: unknown) => error instanceof SysError && error.errnoName === 'ENOMEM';
@@ -95,4 +95,53 @@ test('windows are bounded for each domain, and closing some makes room', () =>
     await assert.rejects(dom0.grants.share({ ...request, domid: alice.domid }), noMemory);
     await own.pop()![Symbol.asyncDispose]();
     await map();
+  }));
+
+test('G2: a full maptrack is the want of room that it is, with the remedy, and nothing stays mapped', () =>
+  onMachine(
+    async ({ dom0, guest, hypervisor }) => {
+      const { domid, grants } = guest('alice');
+      const { refs } = await grants.share({ domid: DOM0, pages: 200, writable: true });
+      const noRoom = (error: unknown) => noMemory(error) && /max_maptrack_frames/.test(`${error}`);
+      const mapped = () => hypervisor.books().domains.map((each) => each.maptrackUsed)[0];
+      const map = () => dom0.foreign.map({ domid, refs, writable: false });
+      const first = await map();
+      await assert.rejects(map(), noRoom);
+      await assert.rejects(dom0.foreign.export({ domid, refs, caching: 'cached' }), noRoom);
+      assert.equal(mapped(), 200);
+      // A grant that is bad before the room ends is the granter's doing.
+      const bad = [refs[0]!, gref(7777), ...refs];
+      const request = { domid, refs: bad, writable: false };
+      await assert.rejects(dom0.foreign.map(request), /number 1 .*GNTST_bad_gntref/);
+      await first[Symbol.asyncDispose]();
+      assert.equal(mapped(), 0);
+      await (await map())[Symbol.asyncDispose]();
+    },
+    { dom0Limits: { maxMaptrackFrames: 1 } },
+  ));
+
+test('unmapping that the system refuses for a while is not over before it has succeeded', () =>
+  onMachine(async ({ dom0, guest, hypervisor }) => {
+    const { domid, grants } = guest('alice');
+    const { refs } = await grants.share({ domid: DOM0, pages: 3, writable: true });
+    const mapped = () => hypervisor.books().domains[0]!.maptrackUsed;
+    const mapping = await dom0.foreign.map({ domid, refs, writable: false });
+    const exported = await dom0.foreign.export({ domid, refs, caching: 'cached' });
+    assert.equal(mapping.bytes.length, 3 * 4096);
+    const { [Symbol.dispose]: revoke } = Mapping.prototype;
+    Mapping.prototype[Symbol.dispose] = refuse;
+    try {
+      for (const _ of [1, 2]) await assert.rejects(mapping[Symbol.asyncDispose](), noMemory);
+      exported.close();
+      for (const _ of [1, 2]) await assert.rejects(exported.released(), noMemory);
+      assert.throws(() => mapping.bytes, /unmapped/);
+      assert.equal(mapped(), 6);
+    } finally {
+      Mapping.prototype[Symbol.dispose] = revoke;
+    }
+    await mapping[Symbol.asyncDispose]();
+    assert.equal(mapped(), 3);
+    assert.equal(await exported.released(), true);
+    await mapping[Symbol.asyncDispose]();
+    assert.equal(mapped(), 0);
   }));

@@ -38,6 +38,8 @@ export interface SeenRequest {
 export abstract class FakeDevice implements DeviceFile {
   readonly fd: number;
   readonly seen: SeenRequest[] = [];
+  /** What the next calls of an ioctl come to by its name: an errno, or what they are asked. */
+  readonly planned = new Map<string, (string | undefined)[]>();
   closed = false;
 
   constructor(fd: number) {
@@ -46,7 +48,9 @@ export abstract class FakeDevice implements DeviceFile {
 
   ioctl({ name, number, argument }: IoctlRequest, { context, remedy }: CallContext): number {
     this.seen.push({ name, number, argument: argument.slice() });
-    const errnoOrResult = this.answer(name, new DataView(argument.buffer, argument.byteOffset));
+    const planned = this.planned.get(name)?.shift();
+    const errnoOrResult =
+      planned ?? this.answer(name, new DataView(argument.buffer, argument.byteOffset));
     if (typeof errnoOrResult === 'number') return errnoOrResult;
     const details = { call: `ioctl ${name}`, errnoName: errnoOrResult, context };
     throw new SysError(remedy === undefined ? details : { ...details, remedy });

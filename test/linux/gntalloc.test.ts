@@ -47,6 +47,19 @@ test('ending access gives the pages back once; a stale view reads zeros', async 
   assert.equal(device.count('IOCTL_GNTALLOC_DEALLOC_GREF'), 1);
 });
 
+test('ending access that fails is tried again, and is over once it has succeeded', async () => {
+  const device = new FakeGntalloc();
+  using gntalloc = new Gntalloc(device);
+  const shared = await gntalloc.share({ domid, pages: 2, writable: true });
+  device.planned.set('IOCTL_GNTALLOC_DEALLOC_GREF', ['ENOMEM']);
+  await assert.rejects(shared[Symbol.asyncDispose](), SysError);
+  assert.equal(device.records.size, 1);
+  await shared[Symbol.asyncDispose]();
+  await shared[Symbol.asyncDispose]();
+  assert.equal(device.records.size, 0);
+  assert.equal(device.count('IOCTL_GNTALLOC_DEALLOC_GREF'), 2);
+});
+
 test('no room left is an error that says which limit, and nothing is held', async () => {
   const device = new FakeGntalloc();
   using gntalloc = new Gntalloc(device);

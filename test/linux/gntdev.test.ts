@@ -170,3 +170,37 @@ test('closing the device unmaps everything first', async () => {
   assert.equal(device.closed, true);
   assert.equal(firstWord(stale, 0), 0);
 });
+
+test('unmapping that fails at the record is tried again with what is left of it, and then is over', async () => {
+  const device = new FakeGntdev();
+  device.limit = 2;
+  using gntdev = new Gntdev(device, 2);
+  const refs = refsOf([1, 2, 3, 4, 5]);
+  const mapping = await gntdev.map({ domid, refs, writable: false });
+  const stale = mapping.bytes;
+  device.planned.set('IOCTL_GNTDEV_UNMAP_GRANT_REF', [undefined, 'EINTR']);
+  await assert.rejects(
+    mapping[Symbol.asyncDispose](),
+    (error) => error instanceof SysError && error.errnoName === 'EINTR',
+  );
+  assert.equal(device.records.size, 1, 'the other records are gone');
+  assert.equal(stale[0], 0);
+  assert.deepEqual(mappings(), []);
+  await mapping[Symbol.asyncDispose]();
+  assert.equal(device.records.size, 0);
+  await mapping[Symbol.asyncDispose]();
+  assert.equal(device.count('IOCTL_GNTDEV_UNMAP_GRANT_REF'), 4);
+});
+
+test('records that closing the device could not drop go with it, and nobody asks for them afterwards', async () => {
+  const device = new FakeGntdev();
+  const gntdev = new Gntdev(device);
+  const mapping = await gntdev.map({ domid, refs: refsOf([1]), writable: false });
+  const other = await gntdev.map({ domid, refs: refsOf([2]), writable: false });
+  device.planned.set('IOCTL_GNTDEV_UNMAP_GRANT_REF', ['EIO']);
+  assert.throws(() => gntdev[Symbol.dispose](), SysError);
+  assert.equal(device.closed, true);
+  assert.deepEqual([...device.records.values()], [1], 'only the one that failed');
+  for (const each of [mapping, other]) await each[Symbol.asyncDispose]();
+  assert.equal(device.count('IOCTL_GNTDEV_UNMAP_GRANT_REF'), 2);
+});

@@ -2,13 +2,13 @@
 // remedies, and one with Xen is what the lab's scenarios are for.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { summaryOf } from '../../src/cli/doctor.ts';
 import { GNTDEV, openXenDevice } from '../../src/linux/device.ts';
+import type { CardReport } from '../../src/linux/drm/report.ts';
 import { probeHost, requireServable } from '../../src/linux/host.ts';
-import { kmsCards } from '../../src/linux/kms-path.ts';
+import { kmsPath } from '../../src/linux/kms-path.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { FakeKernel } from './fake-dma-bufs.ts';
 
@@ -81,22 +81,46 @@ test("doctor's summary says which way buffers will take", async () => {
   assert.match(kept!, /cannot be lent.*be-alloc=0/);
 });
 
-test('the cards of a host and their connectors are read from sysfs', () => {
-  const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-drm-`);
-  try {
-    for (const name of ['card0', 'card0-Virtual-1', 'card0-Writeback-1', 'card1', 'renderD128']) {
-      mkdirSync(`${folder}/${name}`);
-    }
-    writeFileSync(`${folder}/card0-Virtual-1/status`, 'connected\n');
-    assert.deepEqual(kmsCards(folder), [
-      {
-        path: '/dev/dri/card0',
-        driver: 'unknown driver',
-        connectors: [{ name: 'Virtual-1', status: 'connected' }],
-      },
-    ]);
-  } finally {
-    rmSync(folder, { recursive: true });
+const CARD: CardReport = {
+  path: '/dev/dri/card0',
+  driver: 'vkms',
+  atomic: true,
+  dumbBuffers: true,
+  prime: { imports: true, exports: true },
+  connectors: [
+    { name: 'Virtual-1', status: 'connected', modes: 2 },
+    { name: 'Virtual-2', status: 'disconnected', modes: 0 },
+  ],
+};
+const RENDERER: CardReport = {
+  path: '/dev/dri/card1',
+  driver: 'v3d',
+  problem: 'it has no screens',
+  connectors: [],
+};
+
+test('the displays of a host are told with the names of their drivers', () => {
+  assert.deepEqual(kmsPath([CARD, RENDERER]), {
+    available: true,
+    reason:
+      '/dev/dri/card0 (vkms): Virtual-1 connected, Virtual-2 disconnected; /dev/dri/card1 (v3d): it has no screens',
+  });
+});
+
+test('a host without a card that shows guests says what each lacks', () => {
+  const old: CardReport = { ...CARD, atomic: false };
+  const closed: CardReport = { path: '/dev/dri/card2', problem: 'not for you', connectors: [] };
+  const cases: readonly (readonly [readonly CardReport[], RegExp])[] = [
+    [[], /^no card in \/dev\/dri$/],
+    [[RENDERER], /^no card drives displays: \/dev\/dri\/card1 \(v3d\): it has no screens$/],
+    [[{ ...CARD, connectors: [] }], /card0 \(vkms\): no connectors$/],
+    [[old, closed], /connected, but its driver sets no .*; \/dev\/dri\/card2: not for you$/],
+  ];
+  for (const [cards, expected] of cases) {
+    const { available, reason, remedy } = kmsPath(cards);
+    assert.equal(available, false);
+    assert.match(reason, expected);
+    assert.match(remedy!, /not needed for viewers/);
   }
 });
 

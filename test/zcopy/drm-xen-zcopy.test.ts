@@ -10,7 +10,7 @@ import { DOM0, domId } from '../../src/xen/ids.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
 import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
 import { type DrmOptions, type DrmWorld, onDevice } from './drm-world.ts';
-import { failing, intercepting, sysError, TestDevice } from './world.ts';
+import { BROKEN, failing, intercepting, NO_ROOM, sysError, TestDevice } from './world.ts';
 
 /** 64 x 48 pixels of 32 bits: three pages. */
 const DUMB = { width: 64, height: 48, bpp: 32 };
@@ -190,20 +190,24 @@ test(
   }),
 );
 
-for (const call of ['map', 'export'] as const) {
+for (const [call, failure] of [
+  ['map', NO_ROOM],
+  ['export', BROKEN],
+] as const) {
   test(
     `2018: DUMB_FROM_REFS that fails at its "${call}" holds nothing: no mapping, no handle`,
     on(
       async ({ device, guest, run, mapped }) => {
         const alice = guest('alice');
         const shared = await share(alice);
-        await assert.rejects(run(device.dumbFromRefs(request(alice, shared))), sysError('ENOMEM'));
+        const made = device.dumbFromRefs(request(alice, shared));
+        await assert.rejects(run(made), sysError(failure.errnoName));
         assert.equal(mapped(), 0);
         assert.throws(() => device.gemClose(1), sysError('EINVAL'));
         const wait = { wait_handle: 1, wait_to_ms: 0 };
         await assert.rejects(run(device.dumbWaitFree(wait)), sysError('ENOENT'));
       },
-      { domain: (dom0) => failing(dom0, call) },
+      { domain: (dom0) => failing(dom0, call, failure) },
     ),
   );
 }

@@ -6,6 +6,7 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
+import type { HeldBuffer } from '../../src/xen/xenbus/driver.ts';
 import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { Zcopy } from '../../src/zcopy/zcopy.ts';
 import type { MachineOptions } from '../hypervisor/world.ts';
@@ -126,14 +127,26 @@ test(
   'G2: a failure whose undoing is held up does not hold up the call, and is undone later',
   on(async ({ dom0, guest, runtime, run, frames, pause }) => {
     const { domid } = guest('alice');
-    const zcopy = new Zcopy({ runtime, domain: failing(dom0, 'lend') });
+    const remains: HeldBuffer[] = [];
+    const onRemains = (left: HeldBuffer) => void remains.push(left);
+    const zcopy = new Zcopy({ runtime, domain: failing(dom0, 'lend'), onRemains });
     const memory = await dom0.memory.allocate({ pages: PAGES, contiguity: 'none' });
     const gpu = new TestDevice().attach(memory);
     await assert.rejects(run(zcopy.toRefs({ domid, memory })), sysError('ENOMEM'));
     assert.equal(frames(), PAGES);
+    assert.deepEqual(
+      remains.map(({ state, pages, direction }) => [state, pages, direction]),
+      [['quarantined', PAGES, 'to-guest']],
+    );
+    assert.match(remains[0]!.holders[0]!.who, /a driver that imported the memory/);
     gpu[Symbol.dispose]();
     await pause(1000);
     assert.equal(frames(), 0);
+    await run(remains[0]!.gone);
+    assert.deepEqual([remains[0]!.state, remains[0]!.holders], ['released', []]);
+    const free = await dom0.memory.allocate({ pages: PAGES, contiguity: 'none' });
+    await assert.rejects(run(zcopy.toRefs({ domid, memory: free })), sysError('ENOMEM'));
+    assert.equal(remains.length, 1, 'what is given back at once leaves no remains');
   }),
 );
 

@@ -109,6 +109,8 @@ export function listed(name: string, buffer: SharedBuffer): HeldBuffer {
 
 export type SharingCall = 'map' | 'export' | 'lend';
 
+/** A failure that no other way helps against. */
+export const BROKEN = { call: 'a test', errnoName: 'EIO', context: 'broken' };
 export const NO_ROOM = { call: 'a test', errnoName: 'ENOMEM', context: 'no room' };
 
 /** `domain`, of whose calls one kind is changed. */
@@ -146,8 +148,12 @@ export function intercepting(
 }
 
 /** `domain`, of whose calls one kind fails. */
-export function failing(domain: SharingDomain, call: SharingCall): SharingDomain {
+export function failing(
+  domain: SharingDomain,
+  call: SharingCall,
+  details = NO_ROOM,
+): SharingDomain {
   return intercepting(domain, call, () => {
-    throw new SysError(NO_ROOM);
+    throw new SysError(details);
   });
 }

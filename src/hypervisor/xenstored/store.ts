@@ -220,6 +220,9 @@ export class Transaction implements View {
     if (value !== before.value) mutations.push({ kind: 'value', path, value });
     if (permissions !== before.permissions)
       mutations.push({ kind: 'permissions', path, permissions });
+    // And so do children that came and went, or went and came back.
+    const changed = after.generation !== before.generation;
+    if (changed && mutations.length === 0) mutations.push({ kind: 'renew', path });
     return mutations;
   }
 

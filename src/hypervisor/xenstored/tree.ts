@@ -2,7 +2,7 @@
 // snapshot is a reference to a root and costs nothing.
 //
 // Invariants: a node's generation changes exactly when its value, its permissions or the set of its children
-// do; no two changes share a generation; `owned` counts each node for its owner, in every tree.
+// do, be it only for a while inside a transaction; no two changes share a generation; `owned` counts each node for its owner, in every tree.
 
 import assert from 'node:assert/strict';
 import type { DomId } from '../../xen/ids.ts';
@@ -31,6 +31,8 @@ export type Mutation =
   | { readonly kind: 'graft'; readonly path: string; readonly node: StoreNode }
   | { readonly kind: 'value'; readonly path: string; readonly value: Uint8Array }
   | { readonly kind: 'permissions'; readonly path: string; readonly permissions: Permissions }
+  /** Its content was changed and changed back: a new generation, and nothing else. */
+  | { readonly kind: 'renew'; readonly path: string }
   | { readonly kind: 'remove'; readonly path: string };
 
 /** Numbers the changes of a tree and of all trees that were forked from it. */
@@ -87,6 +89,7 @@ export class Tree {
     else if (kind === 'graft') this.#graft(path, mutation.node);
     else if (kind === 'remove') this.#remove(path);
     else if (kind === 'value') this.#change(path, { value: mutation.value });
+    else if (kind === 'renew') this.#change(path, {});
     else this.#setPermissions(path, mutation.permissions);
   }
 

@@ -264,3 +264,39 @@ test('a released guest leaves the same behind, and watches hear the same of it',
   ];
   for (const [from, type, ...parts] of steps) await both.play({ from, type, parts });
 });
+
+/** Cases that the random model once found: what the first domain does in its transaction while another reads. */
+const UNDONE: Readonly<Record<string, readonly (readonly [number, ...string[]])[]>> = {
+  // Seed 1334937515, path 203:11:11:14:17:30:34:37:40:38:40:43:47 of model.test.ts.
+  'writes and removes a node': [
+    [XS_WRITE, '/a/b/c\0', '1'],
+    [XS_RM, '/a/b/c\0'],
+  ],
+  // Seed -1801818343, path 137:3:1:13:13:18:26:26:29:30:36:39:41:43:2:36:40.
+  'removes a node and makes it again': [
+    [XS_RM, '/a/b\0'],
+    [XS_MKDIR, '/a/b/c\0'],
+  ],
+};
+
+for (const [what, requests] of Object.entries(UNDONE)) {
+  test(`a transaction that ${what} makes another that looked there fail, in both`, {
+    timeout: TIMEOUT_MS,
+  }, async (t) => {
+    await using debian = await DebianXenstored.start(runtime, DEBIAN_OPTIONS);
+    for (const read of ['/a\0', '/a/b\0', '/a/b/c\0', '/a/b/c/d\0']) {
+      const both = await sideBySide(t, debian);
+      const play = (from: number, [type, ...parts]: readonly [number, ...string[]]) =>
+        both.play({ from, type, parts });
+      await play(1, [XS_WRITE, '/a/b\0', '0']);
+      for (const from of [0, 1, 2]) await play(from, [XS_WATCH, '/a\0', 't\0']);
+      await play(1, [XS_TRANSACTION_START, '\0']);
+      for (const request of requests) await play(1, request);
+      await play(2, [XS_TRANSACTION_START, '\0']);
+      await play(2, [XS_READ, read]);
+      await play(1, [XS_TRANSACTION_END, 'T\0']);
+      await play(2, [XS_TRANSACTION_END, 'T\0']);
+      both.close();
+    }
+  });
+}
