@@ -133,6 +133,25 @@ for (const signal of ['SIGTERM', 'SIGKILL'] satisfies NodeJS.Signals[]) {
   });
 }
 
+test('while another program is master the viewer shows the guest, and the card does when that has ended', async () => {
+  await daemon.stop();
+  const master = 'other-master';
+  const argv = ['vkms-readback', '0', '/run/other-master', 'XR24', '99'];
+  await dom0.start({ name: master, argv, environment: {} });
+  await soon('the other program is master', async () => (await dom0.log(master)) !== '');
+  await daemon.restart();
+  await screensAreBack();
+  const picture = painting(0, 'RG16');
+  const program = await paint(guest, picture);
+  await assertShown(daemon, guest, picture);
+  assert.equal((await display(0)).path, 'browser');
+  assert.match(await daemon.log(), /another program sets modes of card0 \(vkms\)/);
+  await dom0.stop(master);
+  await soon('the card shows the guest', async () => (await display(0)).path === 'kms');
+  await assertScannedOut(picture);
+  await program.stop();
+});
+
 test('xl destroy while the guest flips on the card leaves nothing behind', async () => {
   const flip = await guest.start('flip', 0, 'XR24', 1_000_000, 0);
   await flip.waitForLines(1, BACK_TIMEOUT_MS);
