@@ -82,6 +82,7 @@ export function xlConfig(config: GuestConfig): string {
     `memory=${memoryMib}`,
     'vcpus=1',
     'on_crash="destroy"',
+    'on_reboot="destroy"',
     ...vdispl(config),
     ...vkb(config),
     '',

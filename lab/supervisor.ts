@@ -39,6 +39,8 @@ export class Supervisor implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #mode: MachineMode | undefined;
+  /** Of machines that are closed. */
+  #lostBefore = 0;
   #machine: Promise<Machine> | undefined;
   /** Questions are answered one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
@@ -73,6 +75,12 @@ export class Supervisor implements AsyncDisposable {
     return turn;
   }
 
+  /** How many guests QEMU's emulation has lost so far, over all machines. */
+  async lostGuests(): Promise<number> {
+    const machine = await this.#machine?.catch(() => undefined);
+    return this.#lostBefore + (machine?.lostGuests ?? 0);
+  }
+
   async close(): Promise<void> {
     this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
@@ -100,6 +108,9 @@ export class Supervisor implements AsyncDisposable {
 
   async #closeMachine(): Promise<void> {
     const machine = await this.#machine?.catch(() => undefined);
+    this.#machine = undefined;
+    this.#mode = undefined;
+    this.#lostBefore += machine?.lostGuests ?? 0;
     await machine?.close();
   }
 

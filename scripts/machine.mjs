@@ -110,7 +110,7 @@ async function test(...filters) {
   const { mode, environment } = whereabouts();
   const files = scenarioFiles(filters).filter((path) => path.includes(`/${mode}/`));
   if (files.length === 0) say(`none of these scenarios is one of ${mode}`);
-  else process.exitCode = await runScenarios(files, { environment });
+  else process.exitCode = (await runScenarios(files, { environment })).status;
 }
 
 const [name, ...words] = process.argv.slice(2);

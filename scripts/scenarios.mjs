@@ -1,6 +1,8 @@
 // The scenarios of the lab as compiled files, and a run of them against the lab's supervisor.
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -20,17 +22,38 @@ export function scenarioFiles(filters) {
   return process.exit(2);
 }
 
-/** Runs one file after the other; `environment` names the supervisor. Resolves with the exit status. */
-export function runScenarios(files, { environment, signal }) {
-  const options = ['--test', '--test-reporter=spec', '--test-concurrency=1'];
-  const run = spawn(process.execPath, ['--enable-source-maps', ...options, ...files], {
+/**
+ * Runs one file after the other; `environment` names the supervisor.
+ * Resolves with the exit status, and with those of the files in which a test failed.
+ */
+export async function runScenarios(files, { environment, signal }) {
+  const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-scenarios-`);
+  const list = `${folder}/failed`;
+  const reporters = [
+    ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
+    ...[`--test-reporter=${root}scripts/failed-files.mjs`, `--test-reporter-destination=${list}`],
+  ];
+  const options = ['--enable-source-maps', '--test', '--test-concurrency=1', ...reporters];
+  const run = spawn(process.execPath, [...options, ...files], {
     cwd: root,
     stdio: 'inherit',
     env: { ...process.env, ...environment },
     signal,
   });
-  return new Promise((resolve, reject) => {
-    run.on('error', reject);
-    run.on('close', (status) => resolve(status ?? 1));
-  });
+  try {
+    const status = await new Promise((resolve, reject) => {
+      run.on('error', reject);
+      run.on('close', (code) => resolve(code ?? 1));
+    });
+    const failed = readFileSync(list, 'utf8').split('\n').map(withoutFolderAndEnd);
+    return { status, failed: files.filter((file) => failed.includes(withoutFolderAndEnd(file))) };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** The same for a file as it is compiled and as it is written: `pv-dom0/display`. */
+function withoutFolderAndEnd(path) {
+  const [file, mode] = path.split('/').reverse();
+  return `${mode}/${basename(file, file.endsWith('.js') ? '.test.js' : '.test.ts')}`;
 }
