@@ -3,19 +3,13 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { attach } from '../../attached.ts';
+import { runChecks } from '../../checks.ts';
 import { Guest } from '../../guest.ts';
 import { HostWatch } from '../../host.ts';
 import { deployProbe } from '../../payload.ts';
 
-const RUN_TIMEOUT_MS = 300_000;
 /** Fewer would mean that the program did not come to its end. */
 const MIN_CHECKS = 12;
-
-interface Report {
-  /** Null, or what went wrong. */
-  readonly results: Readonly<Record<string, string | null>>;
-  readonly figures: Readonly<Record<string, number>>;
-}
 
 const machine = await attach(import.meta);
 const { dom0 } = machine;
@@ -37,14 +31,8 @@ after(async () => {
 
 test('buffers are made, lent, observed and given back, and leave nothing behind', async (t) => {
   const counts = await host.counts();
-  const output = await dom0.output(['node', program, `${guest.domid}`], RUN_TIMEOUT_MS);
-  const report = JSON.parse(output) as Report;
-  const results = Object.entries(report.results);
-  assert(results.length >= MIN_CHECKS, `only ${results.length} checks ran`);
-  for (const [name, failure] of results) {
-    await t.test(name, () => assert.equal(failure, null, failure ?? ''));
-  }
-  for (const [name, figure] of Object.entries(report.figures)) t.diagnostic(`${name}: ${figure}`);
+  const args = [`${guest.domid}`];
+  await runChecks(t, dom0, { program, args, minChecks: MIN_CHECKS });
   await host.settled(counts);
 });
 

@@ -4,19 +4,13 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
+import { runChecks } from '../../checks.ts';
 import { type HostCounts, HostWatch } from '../../host.ts';
 import { deployProbe } from '../../payload.ts';
 
-const RUN_TIMEOUT_MS = 300_000;
 const HOLD_TIMEOUT_MS = 60_000;
 /** Fewer would mean that the program did not come to its end. */
 const MIN_CHECKS = 14;
-
-interface Report {
-  /** Null, or what went wrong. */
-  readonly results: Readonly<Record<string, string | null>>;
-  readonly figures: Readonly<Record<string, number>>;
-}
 
 const machine = await attach(import.meta);
 const { dom0, runtime } = machine;
@@ -34,13 +28,7 @@ before(async () => {
 after(() => dom0.close());
 
 test('everything that a domain can do works in dom0, and leaves nothing behind', async (t) => {
-  const report = JSON.parse(await dom0.output(['node', program], RUN_TIMEOUT_MS)) as Report;
-  const results = Object.entries(report.results);
-  assert(results.length >= MIN_CHECKS, `only ${results.length} checks ran`);
-  for (const [name, failure] of results) {
-    await t.test(name, () => assert.equal(failure, null, failure ?? ''));
-  }
-  for (const [name, figure] of Object.entries(report.figures)) t.diagnostic(`${name}: ${figure}`);
+  await runChecks(t, dom0, { program, minChecks: MIN_CHECKS });
   await host.settled(counts);
 });
 
