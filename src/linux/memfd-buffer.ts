@@ -33,7 +33,12 @@ export interface MemfdBufferRequest {
   readonly udmabuf: Udmabuf;
   /** Called once, when the memory has gone back to the kernel. */
   readonly onGone?: () => Promise<void>;
+  /** Runs a try of the seal, one at a time with others; at once when left out. */
+  readonly inTurn?: Turn;
 }
+
+/** Runs `work` when it is its turn. */
+export type Turn = (work: () => Promise<boolean>) => Promise<boolean>;
 
 /** A new buffer of zeroed pages, all of them there. @throws SysError ENOMEM, or what udmabuf refuses */
 export async function memfdBuffer(request: MemfdBufferRequest): Promise<LinuxBuffer> {
@@ -70,14 +75,14 @@ export async function filledMemfd(name: string, pages: number): Promise<number> 
 function bufferOver(
   memfd: number,
   dmaBufs: readonly DmaBufPart[],
-  { pages, onGone }: MemfdBufferRequest,
+  { pages, onGone, inTurn = (work) => work() }: MemfdBufferRequest,
 ): LinuxBuffer {
   const sealing = { context: `asking for the users of a memfd of ${pages} pages` };
   let open = true;
   const giveBack = async (): Promise<GivenBack> => {
     if (open) closeDmaBufs(dmaBufs);
     open = false;
-    const free = await trySeal(memfd, F_SEAL_WRITE, sealing);
+    const free = await inTurn(() => trySeal(memfd, F_SEAL_WRITE, sealing));
     if (!free) return { heldPages: pages, evidence: EVIDENCE };
     close(memfd, { context: `giving a memfd of ${pages} pages back` });
     await onGone?.();

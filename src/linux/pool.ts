@@ -6,6 +6,8 @@
 // - reserve + lent out + what could not be taken again yet = the size of the pool.
 // - The reserve's pages lie at its beginning, [0, freePages).
 // - Changes of the reserve that wait go one after the other.
+// - Of one guest's buffers one at a time is tried for the seal: a try that fails keeps a thread for some 150 ms,
+//   and a guest that keeps many buffers must not keep the threads from the others.
 
 import assert from 'node:assert/strict';
 import { PAGE_SIZE } from '../abi/page.ts';
@@ -14,7 +16,7 @@ import { SysError } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { LocalBuffer, MemoryPool } from '../xen/memory.ts';
 import type { LinuxBuffer } from './linux-buffer.ts';
-import { filledMemfd, MEMORY_REMEDY, memfdBuffer } from './memfd-buffer.ts';
+import { filledMemfd, MEMORY_REMEDY, memfdBuffer, type Turn } from './memfd-buffer.ts';
 import type { Udmabuf } from './udmabuf.ts';
 
 /** Left to the rest of the domain, 64 MiB: a memfd takes pages until the kernel ends processes. */
@@ -39,6 +41,7 @@ export class MemfdPool implements MemoryPool {
   #lent = 0;
   #open = true;
   #refilling: Promise<void> | undefined;
+  #sealing: Promise<unknown> = Promise.resolve();
 
   private constructor({ domid, pages, udmabuf, onBuffer }: PoolRequest, reserve: number) {
     this.pages = pages;
@@ -75,7 +78,12 @@ export class MemfdPool implements MemoryPool {
       await this.#refill();
     };
     try {
-      const buffer = await memfdBuffer({ pages, udmabuf: this.#udmabuf, onGone });
+      const buffer = await memfdBuffer({
+        pages,
+        udmabuf: this.#udmabuf,
+        onGone,
+        inTurn: this.#inTurn,
+      });
       this.#onBuffer(buffer);
       return buffer;
     } catch (error) {
@@ -108,6 +116,12 @@ export class MemfdPool implements MemoryPool {
     this.#reserved -= pages;
     this.#lent += pages;
   }
+
+  readonly #inTurn: Turn = (work) => {
+    const turn = this.#sealing.then(work);
+    this.#sealing = turn.catch(() => undefined);
+    return turn;
+  };
 
   /** Takes again what has come back; as much as the domain has. */
   #refill(): Promise<void> {
