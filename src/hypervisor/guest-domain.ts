@@ -80,6 +80,8 @@ export class GuestDomain implements Domain {
 
   async #close(): Promise<void> {
     await this.store[Symbol.asyncDispose]();
+    this.foreign.sayFarewells();
+    this.grants.sayFarewells();
     await this.events.close();
     await this.foreign.close();
     await this.memory.close();

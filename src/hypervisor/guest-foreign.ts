@@ -8,6 +8,7 @@ import { GNTST_no_space, GNTST_okay, gntstName } from '../abi/grant-table.ts';
 import { SysError } from '../runtime/errors.ts';
 import {
   type ExportRequest,
+  type Farewell,
   type ForeignMapping,
   type ForeignMemory,
   GrantMapError,
@@ -48,9 +49,9 @@ export class GuestForeign implements ForeignMemory {
     return [...this.#exports].reduce((total, { attached }) => total + attached, 0);
   }
 
-  async map({ domid, refs, writable }: MapRequest): Promise<ForeignMapping> {
+  async map({ domid, refs, writable, farewell }: MapRequest): Promise<ForeignMapping> {
     const window = await this.#mapAll({ domid, refs, writable, device: false });
-    const mapping = new GuestForeignMapping(this, { domid, writable, window });
+    const mapping = new GuestForeignMapping(this, { domid, writable, window, farewell });
     this.#mappings.add(mapping);
     return mapping;
   }
@@ -83,6 +84,11 @@ export class GuestForeign implements ForeignMemory {
     if (!this.#mappings.has(mapping) || this.#stopped) return;
     await this.#unmapWindow(window, { viewed });
     this.#mappings.delete(mapping);
+  }
+
+  /** Before the ports are closed that peers are told by. */
+  sayFarewells(): void {
+    for (const mapping of this.#mappings) mapping.sayFarewell();
   }
 
   async close(): Promise<void> {
@@ -159,6 +165,7 @@ interface MappedWindow {
   readonly domid: DomId;
   readonly writable: boolean;
   readonly window: WindowRef;
+  readonly farewell: Farewell | undefined;
 }
 
 class GuestForeignMapping implements ForeignMapping {
@@ -167,6 +174,7 @@ class GuestForeignMapping implements ForeignMapping {
   readonly writable: boolean;
   readonly #foreign: GuestForeign;
   readonly #window: WindowRef;
+  #farewell: Farewell | undefined;
   /** Made when first asked for: a backend whose output never reads a buffer needs no view of it. */
   #bytes: Uint8Array | undefined;
   #viewed = false;
@@ -174,12 +182,13 @@ class GuestForeignMapping implements ForeignMapping {
   /** The unmapping under way or done; a failed one can be tried again. */
   #unmapped: Promise<void> | undefined;
 
-  constructor(foreign: GuestForeign, { domid, writable, window }: MappedWindow) {
+  constructor(foreign: GuestForeign, { domid, writable, window, farewell }: MappedWindow) {
     this.#foreign = foreign;
     this.domid = domid;
     this.pages = window.pages;
     this.writable = writable;
     this.#window = window;
+    this.#farewell = farewell;
   }
 
   get bytes(): Uint8Array {
@@ -190,10 +199,19 @@ class GuestForeignMapping implements ForeignMapping {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    this.sayFarewell();
     this.#closed = true;
     this.#bytes = undefined;
     this.#unmapped ??= this.#unmap();
     return this.#unmapped;
+  }
+
+  sayFarewell(): void {
+    const farewell = this.#farewell;
+    this.#farewell = undefined;
+    if (farewell === undefined) return;
+    this.bytes[farewell.byte] = 0;
+    farewell.channel.notify();
   }
 
   async #unmap(): Promise<void> {

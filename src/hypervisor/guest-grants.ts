@@ -18,6 +18,7 @@ import { SysError } from '../runtime/errors.ts';
 import type { Runtime, Timer } from '../runtime/runtime.ts';
 import type { Grants, LendRequest, LentPages, SharedPages, ShareRequest } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import type { GivenBack } from '../xen/memory.ts';
 import { GRANTS_PER_FRAME, WORDS_PER_GRANT, wordsOf } from './grant-table.ts';
 import { GuestBuffer } from './guest-buffer.ts';
 import { GuestLentPages } from './guest-lending.ts';
@@ -110,13 +111,34 @@ export class GuestGrants implements Grants {
     return held;
   }
 
-  /** Ends access to pages; what others still map follows when they have let go. */
-  async end(shared: GuestSharedPages, { refs, own }: GrantedWindow): Promise<void> {
-    if (!this.#shared.delete(shared) || this.#stopped) return;
-    const pages = refs.map((ref, page) => ({ ref, frame: own.frames[page]! }));
-    const ended = this.#endAll(pages);
-    await this.#port.call('closeWindow', { window: own.window });
+  /** Closes our window over shared pages. */
+  async closeWindow(window: WindowRef): Promise<void> {
+    if (!this.#stopped) await this.#port.call('closeWindow', { window: window.window });
+  }
+
+  /** Ends access to shared pages. @returns those that the other domain still maps, which stay granted */
+  async endShared(
+    shared: GuestSharedPages,
+    pages: readonly GrantedPage[],
+  ): Promise<readonly GrantedPage[]> {
+    if (this.#stopped) return [];
+    const { ended, held } = this.#endAll(pages);
+    if (held.length === 0) this.#shared.delete(shared);
     if (ended.length > 0) await this.#port.call('decrease', { frames: ended, extentOrder: 0 });
+    return held;
+  }
+
+  /** Pages that are given up while the other domain maps them: ended when it has let go. */
+  defer(shared: GuestSharedPages, pages: readonly GrantedPage[]): void {
+    this.#shared.delete(shared);
+    if (this.#stopped || pages.length === 0) return;
+    this.#deferred.push(...pages);
+    this.#scheduleRetry();
+  }
+
+  /** Before the ports are closed that peers are told by. */
+  sayFarewells(): void {
+    for (const shared of this.#shared) shared.sayFarewell();
   }
 
   /** Ends access to everything that is shared. */
@@ -185,26 +207,28 @@ export class GuestGrants implements Grants {
     return false;
   }
 
-  /** Ends what can be ended, defers the rest. @returns the frames that are ours alone again */
-  #endAll(pages: readonly GrantedPage[]): Uint32Array {
+  /** Ends what can be ended: the frames that are ours alone again, and the pages that are not. */
+  #endAll(pages: readonly GrantedPage[]): { ended: Uint32Array; held: GrantedPage[] } {
     const frames: number[] = [];
+    const held: GrantedPage[] = [];
     for (const page of pages) {
       if (this.#tryEnd(page.ref)) {
         this.#free.push(page.ref);
         frames.push(page.frame);
       } else {
-        this.#deferred.push(page);
+        held.push(page);
       }
     }
-    if (this.#deferred.length > 0) this.#scheduleRetry();
-    return Uint32Array.from(frames);
+    return { ended: Uint32Array.from(frames), held };
   }
 
   #scheduleRetry(): void {
     this.#retry ??= this.#runtime.after(DEFERRED_RETRY_MS, () => {
       this.#retry = undefined;
       if (this.#stopped) return;
-      const frames = this.#endAll(this.#deferred.splice(0, DEFERRED_PER_RETRY));
+      const { ended: frames, held } = this.#endAll(this.#deferred.splice(0, DEFERRED_PER_RETRY));
+      this.#deferred.push(...held);
+      if (this.#deferred.length > 0) this.#scheduleRetry();
       if (frames.length === 0) return;
       this.#port.call('decrease', { frames, extentOrder: 0 }).catch((error: unknown) => {
         this.#runtime.log.warn({ err: error, pages: frames.length }, 'ended grants were not freed');
@@ -223,9 +247,13 @@ class GuestSharedPages implements SharedPages {
   readonly writable: boolean;
   readonly refs: readonly Gref[];
   readonly #grants: GuestGrants;
-  readonly #own: GrantedWindow['own'];
+  readonly #own: WindowRef;
+  #farewell: ShareRequest['farewell'];
+  /** Pages whose grants have not ended. */
+  #granted: readonly GrantedPage[];
   #bytes: Uint8Array | undefined;
-  #ended: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
+  #ending: Promise<void> = Promise.resolve();
 
   constructor(
     grants: GuestGrants,
@@ -236,6 +264,8 @@ class GuestSharedPages implements SharedPages {
     this.writable = made.request.writable;
     this.refs = made.refs;
     this.#own = made.own;
+    this.#farewell = made.request.farewell;
+    this.#granted = made.refs.map((ref, page) => ({ ref, frame: made.own.frames[page]! }));
     this.#bytes = made.bytes;
   }
 
@@ -245,9 +275,35 @@ class GuestSharedPages implements SharedPages {
     return this.#bytes;
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  async end(): Promise<GivenBack> {
+    this.#ending = this.#ending.then(() => this.#end());
+    await this.#ending;
+    return { heldPages: this.#granted.length, evidence: 'grant table' };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
+    this.#grants.defer(this, this.#granted);
+    this.#granted = [];
+  }
+
+  async #end(): Promise<void> {
+    this.#closed ??= this.#closeView();
+    await this.#closed;
+    this.#granted = await this.#grants.endShared(this, this.#granted);
+  }
+
+  sayFarewell(): void {
+    const farewell = this.#farewell;
+    this.#farewell = undefined;
+    if (farewell === undefined) return;
+    this.bytes[farewell.byte] = 0;
+    farewell.channel.notify();
+  }
+
+  async #closeView(): Promise<void> {
+    this.sayFarewell();
     this.#bytes = undefined;
-    this.#ended ??= this.#grants.end(this, { refs: this.refs, own: this.#own });
-    return this.#ended;
+    await this.#grants.closeWindow(this.#own);
   }
 }

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { SysError } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { AllocateRequest, Memory } from '../xen/memory.ts';
+import { unsupported } from '../xen/unsupported.ts';
 import { contiguityOf } from './contiguity.ts';
 import type { GuestBalloon } from './guest-balloon.ts';
 import { type BufferHome, GuestBuffer } from './guest-buffer.ts';
@@ -79,6 +80,13 @@ export class GuestMemory implements Memory, PoolOwner {
       await takeBack(frames);
       throw error;
     }
+  }
+
+  async adopt(): Promise<never> {
+    throw unsupported(
+      'fstat',
+      'a domain of the hypervisor in this process has no file descriptors',
+    );
   }
 
   async open(frames: Uint32Array, takeBack: BufferHome['takeBack']): Promise<GuestBuffer> {

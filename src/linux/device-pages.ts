@@ -7,6 +7,7 @@
 import type { Mapping } from '../posix/mapping.ts';
 import type { ForeignMapping, SharedPages } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
+import type { GivenBack } from '../xen/memory.ts';
 import { attemptAll } from './attempt-all.ts';
 
 export interface DevicePagesParts {
@@ -47,6 +48,11 @@ export class DevicePages implements ForeignMapping, SharedPages, Disposable {
     this.#mapping[Symbol.dispose]();
     this.#release();
     this.#released = true;
+  }
+
+  async end(): Promise<GivenBack> {
+    this[Symbol.dispose]();
+    return { heldPages: 0, evidence: 'driver' };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -85,6 +85,10 @@ export class LinuxMemory implements Memory, AsyncDisposable {
     return this.#adopt(this.#heaps.allocate(heap, pages, { kind, proof }));
   }
 
+  async adopt(fd: number): Promise<LocalBuffer> {
+    throw unsupported('fstat', `descriptor ${fd} cannot be adopted yet`);
+  }
+
   /** Gives up pools and buffers, as far as nobody else has them, and closes the device. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const buffer of this.#live.splice(0)) await buffer.free();

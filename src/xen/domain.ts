@@ -11,6 +11,17 @@ import type { DomId, Gref, Port } from './ids.ts';
 import type { DmaBuf, GivenBack, LocalBuffer, Memory } from './memory.ts';
 import type { Xenstore } from './xenstore.ts';
 
+/**
+ * What happens when pages go out of use on this side, also because the program died: how its peer learns
+ * of that (UNMAP_NOTIFY of xen/gntalloc.h and xen/gntdev.h). A domain that dies as a whole says nothing.
+ */
+export interface Farewell {
+  /** Offset of the byte in the pages that becomes 0. */
+  readonly byte: number;
+  /** Signalled once it is. */
+  readonly channel: EventChannel;
+}
+
 /** Pages of ours that another domain may map: zeroed when made, contiguous in our view. */
 export interface SharedPages extends AsyncDisposable {
   readonly domid: DomId;
@@ -18,6 +29,11 @@ export interface SharedPages extends AsyncDisposable {
   /** One grant reference per page, in the order of the pages. */
   readonly refs: readonly Gref[];
   readonly bytes: Uint8Array;
+  /**
+   * Revokes our view, and ends access as far as the other domain has unmapped the pages; to be called again
+   * until nothing is held. Never waits for the other domain.
+   */
+  end(): Promise<GivenBack>;
   /**
    * Ends access and frees the pages. When the other domain still maps some, those stay out of use
    * until it lets go (in the hypervisor or the kernel); the promise does not wait for that.
@@ -31,6 +47,7 @@ export interface ShareRequest {
   readonly pages: number;
   /** Whether the other domain may write; a reader gets read-only grants. */
   readonly writable: boolean;
+  readonly farewell?: Farewell;
 }
 
 /** A buffer of ours whose pages another domain may map. */
@@ -79,6 +96,8 @@ export interface MapRequest {
   readonly domid: DomId;
   readonly refs: readonly Gref[];
   readonly writable: boolean;
+  /** Of a writable mapping. */
+  readonly farewell?: Farewell;
 }
 
 /** How processors and devices see a dma-buf made of grants (GNTDEV_DMA_FLAG_*). */

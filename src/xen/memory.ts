@@ -77,4 +77,11 @@ export interface Memory {
    * @throws SysError ENOMEM, or EOPNOTSUPP (with the reason) where the host has no such memory
    */
   allocate(request: AllocateRequest): Promise<LocalBuffer>;
+  /**
+   * A buffer that somebody else in this domain made, by the file descriptor of a dma-buf or a memfd, which
+   * stays the caller's. While it is not freed, the same memory gives the same buffer, by whatever descriptor.
+   * @throws SysError EINVAL when it is neither (or is no whole number of pages), EOPNOTSUPP where the domain
+   *   has no file descriptors
+   */
+  adopt(fd: number): Promise<LocalBuffer>;
 }

@@ -19,6 +19,7 @@ import type {
   LentPages,
   MapRequest,
   SharedPages,
+  ShareRequest,
 } from '../xen/domain.ts';
 import type { LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
@@ -47,6 +48,25 @@ function returningCharge<T extends AsyncDisposable>(resource: T, charge: Charge)
     charge[Symbol.dispose]();
   };
   return Object.defineProperty(resource, Symbol.asyncDispose, { value: released });
+}
+
+/** Shares new pages, and charges them until the other domain has let go of the last one. */
+async function share(
+  domain: Domain,
+  account: Account,
+  request: ShareRequest,
+): Promise<SharedPages> {
+  const { pages } = request;
+  const charge = account.charge({ pages, refs: pages });
+  const shared = await domain.grants.share(request).catch(undoing(charge));
+  returningCharge(shared, charge);
+  const end = shared.end.bind(shared);
+  const ended = async () => {
+    const given = await end();
+    if (given.heldPages === 0) charge[Symbol.dispose]();
+    return given;
+  };
+  return Object.defineProperty(shared, 'end', { value: ended });
 }
 
 /** Lends, and charges the pages until the other domain has let go of the last one. */
@@ -103,6 +123,7 @@ function undoing(charge: Charge): (error: unknown) => never {
 function accountedMemory(domain: Domain, account: Account): Memory {
   return {
     allocate: (request) => domain.memory.allocate(request),
+    adopt: (fd) => domain.memory.adopt(fd),
     createPool: async (request) => {
       const pool = await domain.memory.createPool(request);
       return {
@@ -123,10 +144,7 @@ function accountedMemory(domain: Domain, account: Account): Memory {
  */
 export function accountedDomain(domain: Domain, account: Account): Domain {
   const grants: Grants = {
-    share: (request) =>
-      acquire<SharedPages>(account, { pages: request.pages, refs: request.pages }, () =>
-        domain.grants.share(request),
-      ),
+    share: (request) => share(domain, account, request),
     lend: (request) => lend(domain, account, request),
   };
   const foreign: ForeignMemory = {

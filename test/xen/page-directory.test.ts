@@ -53,7 +53,8 @@ class Pages implements Pick<ForeignMemory, 'map'>, Pick<Grants, 'share'> {
       this.table.set(ref, bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE));
       return ref;
     });
-    return { domid, writable, refs, bytes, [Symbol.asyncDispose]: async () => {} };
+    const end = async () => ({ heldPages: 0, evidence: 'none' });
+    return { domid, writable, refs, bytes, end, [Symbol.asyncDispose]: async () => {} };
   }
 }
 
