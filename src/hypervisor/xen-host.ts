@@ -146,8 +146,9 @@ export class XenHost implements AsyncDisposable {
     void guest.gone.then(() => this.#guests.delete(domid));
     try {
       domain.storeRing = buildStoreRing(hypervisor, domain);
-      this.#served.set(domid, await serveStore({ runtime, dom0, xenstored }, domain));
+      // As libxl: who hears that a domain was introduced finds its home.
       await writeHome(dom0.store, domain, { uuid, devices });
+      this.#served.set(domid, await serveStore({ runtime, dom0, xenstored }, domain));
       return { guest, domain };
     } catch (error) {
       await guest.destroy();

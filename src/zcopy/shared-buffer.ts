@@ -9,7 +9,7 @@
 
 import assert from 'node:assert/strict';
 import type { Runtime } from '../runtime/runtime.ts';
-import type { ExportedRefs, ForeignMapping, LentPages } from '../xen/domain.ts';
+import type { ExportedRefs, ForeignMapping, LentPages, SharedPages } from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
 import type { Contiguity, DmaBuf, LocalBuffer } from '../xen/memory.ts';
 import { Readers } from './readers.ts';
@@ -152,6 +152,18 @@ export function endAccessStep(lent: LentPages): ReleaseStep {
     holder: { who, pages: lent.refs.length, evidence: 'access is being ended' },
     attempt: async () => {
       const { heldPages, evidence } = await lent.end();
+      return heldPages === 0 ? undefined : { who, pages: heldPages, evidence };
+    },
+  };
+}
+
+/** Ends the other domain's access to pages that were shared with it. */
+export function endSharedStep(shared: SharedPages): ReleaseStep {
+  const who = `domain ${shared.domid}`;
+  return {
+    holder: { who, pages: shared.refs.length, evidence: 'access is being ended' },
+    attempt: async () => {
+      const { heldPages, evidence } = await shared.end();
       return heldPages === 0 ? undefined : { who, pages: heldPages, evidence };
     },
   };

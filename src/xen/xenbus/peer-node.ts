@@ -11,8 +11,20 @@ export async function readPeerNode(
   store: XenstoreAccess,
   path: string,
 ): Promise<string | undefined> {
+  return orAbsent(store.read(path));
+}
+
+/** The names in a directory, or undefined when it is not there. */
+export async function listPeerNodes(
+  store: XenstoreAccess,
+  path: string,
+): Promise<string[] | undefined> {
+  return orAbsent(store.directory(path));
+}
+
+async function orAbsent<T>(asked: Promise<T | undefined>): Promise<T | undefined> {
   try {
-    return await store.read(path);
+    return await asked;
   } catch (error) {
     if (isErrno(error, 'EACCES')) return undefined;
     throw error;

@@ -1,0 +1,218 @@
+// What a program shares with other domains: makes shares, offers them in xenstore, and hears what their
+// importers answer.
+//
+// Invariants: of one buffer there is one share for one domain; a share's node is there from its offer to the end of
+// its withdrawal; closing withdraws all of them.
+
+import assert from 'node:assert/strict';
+import { messageOf, ProtocolViolation } from '../runtime/errors.ts';
+import type { Logger, Runtime } from '../runtime/runtime.ts';
+import { Scope } from '../runtime/scope.ts';
+import type { Domain } from '../xen/domain.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { LocalBuffer } from '../xen/memory.ts';
+import { distrust } from '../xen/untrusted.ts';
+import { readPeerNode } from '../xen/xenbus/peer-node.ts';
+import { ExportedShare, type ExportOptions, type ShareNode } from './exported-share.ts';
+import { type ShareMetadata, UNNAMED } from './metadata.ts';
+import {
+  type Answer,
+  answersPath,
+  formatOffer,
+  makeReadableBy,
+  nodeOf,
+  offersPath,
+  parseAnswer,
+} from './nodes.ts';
+import type { WhenFull } from './producer.ts';
+import { ShareError } from './share-error.ts';
+import { newShareId, parseShareId, type ShareId } from './share-id.ts';
+import type { ShareMemory } from './slots.ts';
+
+export interface ExporterOptions {
+  readonly runtime: Runtime;
+  /** Used, and not owned. */
+  readonly domain: Domain;
+}
+
+interface CommonRequest {
+  /** Who may open it. */
+  readonly to: DomId;
+  /** Whether the importer may write, too. */
+  readonly writable?: boolean;
+  readonly memory: ShareMemory;
+  readonly metadata?: Partial<ShareMetadata>;
+}
+
+export type BufferRequest = CommonRequest;
+
+export interface StreamRequest extends CommonRequest {
+  /** For new pages; existing buffers are counted themselves. */
+  readonly slots?: number;
+  readonly whenFull?: WhenFull;
+}
+
+/** Slots of a stream when nobody says: one being filled, one on its way, one being read, one to spare. */
+const DEFAULT_SLOTS = 4;
+/** How long importers may keep what is withdrawn when the exporter is closed. */
+const CLOSE_DEADLINE_MS = 1000;
+
+export class Exporter implements AsyncDisposable {
+  readonly #runtime: Runtime;
+  readonly #domain: Domain;
+  readonly #log: Logger;
+  readonly #scope = new Scope('exporter');
+  readonly #shares = new Map<ShareId, ExportedShare>();
+  /** Shares of buffers that exist, to be found again. */
+  readonly #ofBuffer = new Map<LocalBuffer, Map<DomId, ExportedShare>>();
+  /** Domains that can read our offers, and whose answers we hear. */
+  readonly #peers = new Map<DomId, Promise<void>>();
+  readonly #refused = new Map<string, number>();
+
+  constructor({ runtime, domain }: ExporterOptions) {
+    this.#runtime = runtime;
+    this.#domain = domain;
+    this.#log = runtime.log.child({ exporter: domain.domid });
+  }
+
+  /** Shares that are not released. */
+  get shares(): readonly ExportedShare[] {
+    return [...this.#shares.values()];
+  }
+
+  /** What importers were refused, by reason. */
+  get refused(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#refused);
+  }
+
+  /**
+   * Offers a buffer to a domain. A buffer that is offered to it already keeps its id and gets the metadata.
+   * @throws SysError as `Grants.share` and `Grants.lend`: ENOSPC without grants, EOPNOTSUPP where the host has
+   *   no way to share the buffer so
+   * @throws ShareError `oversized-metadata`; `in-use` for a buffer that is shared with other rights
+   */
+  async share(request: BufferRequest): Promise<ExportedShare> {
+    const { memory } = request;
+    const buffer = 'buffers' in memory ? memory.buffers[0] : undefined;
+    assert(!('buffers' in memory) || memory.buffers.length === 1, 'a share of one buffer');
+    const known = buffer && this.#ofBuffer.get(buffer)?.get(request.to);
+    if (known !== undefined) return this.#shareAgain(known, request);
+    const share = await this.#open(request);
+    if (buffer !== undefined) this.#remember(buffer, share);
+    return share;
+  }
+
+  /** Offers a stream to a domain. @throws as `share` */
+  stream(request: StreamRequest): Promise<ExportedShare> {
+    const { memory, slots = DEFAULT_SLOTS, whenFull = 'wait' } = request;
+    const count = 'buffers' in memory ? memory.buffers.length : slots;
+    return this.#open(request, { slots: count, whenFull });
+  }
+
+  /** Withdraws everything; what importers keep goes on being asked for by itself. */
+  async close(): Promise<void> {
+    const deadlineMs = CLOSE_DEADLINE_MS;
+    await Promise.all(this.shares.map((share) => share.withdraw({ deadlineMs })));
+    await this.#scope.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #open(request: CommonRequest, stream?: ExportOptions['stream']): Promise<ExportedShare> {
+    const { to, writable = false, memory } = request;
+    await this.#meet(to);
+    const id = newShareId(this.#runtime.random);
+    const share = await ExportedShare.open({
+      runtime: this.#runtime,
+      domain: this.#domain,
+      id,
+      to,
+      writable,
+      memory,
+      metadata: { ...UNNAMED, ...request.metadata },
+      ...(stream && { stream }),
+      node: this.#node(to, id),
+      onRefusal: (reason) => this.#countRefusal(reason),
+    });
+    this.#shares.set(id, share);
+    void share.released.then(() => this.#shares.delete(id));
+    return share;
+  }
+
+  async #shareAgain(known: ExportedShare, request: BufferRequest): Promise<ExportedShare> {
+    const { writable = false, metadata = {} } = request;
+    if (writable !== known.writable) {
+      const rights = known.writable ? 'for writing' : 'for reading';
+      throw new ShareError('in-use', `the buffer is shared with domain ${known.to} ${rights}`);
+    }
+    await known.update({ ...known.metadata, ...metadata });
+    return known;
+  }
+
+  #remember(buffer: LocalBuffer, share: ExportedShare): void {
+    const shares = this.#ofBuffer.get(buffer) ?? new Map<DomId, ExportedShare>();
+    this.#ofBuffer.set(buffer, shares.set(share.to, share));
+    const forget = () => {
+      if (shares.get(share.to) === share) shares.delete(share.to);
+      if (shares.size === 0) this.#ofBuffer.delete(buffer);
+    };
+    share.onWithdrawal(forget);
+  }
+
+  /** Makes the directory of our offers to a domain, and listens to its answers; once. */
+  #meet(importer: DomId): Promise<void> {
+    const known = this.#peers.get(importer);
+    if (known !== undefined) return known;
+    const met = this.#listen(importer);
+    this.#peers.set(importer, met);
+    met.catch(() => this.#peers.delete(importer));
+    return met;
+  }
+
+  async #listen(importer: DomId): Promise<void> {
+    const { store, domid } = this.#domain;
+    const ends = { exporter: domid, importer };
+    const offers = offersPath(ends);
+    await store.transaction((access) =>
+      makeReadableBy(access, offers, { owner: domid, reader: importer }),
+    );
+    const answers = answersPath(ends);
+    this.#scope.own(
+      await store.watch(answers, (path) => {
+        const id = parseShareId(path.slice(answers.length + 1).split('/')[0] ?? '');
+        const concerned = this.shares.filter(
+          (share) => share.to === importer && (id === undefined || share.id === id),
+        );
+        for (const share of concerned) void this.#hear(share, nodeOf(answers, share.id));
+      }),
+    );
+  }
+
+  /** Reads what an importer says. */
+  async #hear(share: ExportedShare, path: string): Promise<void> {
+    try {
+      const value = await readPeerNode(this.#domain.store, path);
+      let answer: Answer | undefined;
+      if (value !== undefined) answer = parseAnswer(distrust(value), path);
+      share.answered(answer);
+    } catch (error) {
+      if (error instanceof ProtocolViolation) this.#countRefusal(error.reason);
+      this.#log.warn({ reason: messageOf(error), share: share.id }, 'cannot read an answer');
+    }
+  }
+
+  #node(importer: DomId, id: ShareId): ShareNode {
+    const { store, domid } = this.#domain;
+    const path = nodeOf(offersPath({ exporter: domid, importer }), id);
+    return {
+      write: (offer) => store.write(path, formatOffer(offer)),
+      remove: () => store.remove(path),
+    };
+  }
+
+  #countRefusal(reason: string): void {
+    this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
+  }
+}

@@ -1,0 +1,195 @@
+// One exporter that we listen to: what it offers, what of it we have open, what it costs, what we answer.
+//
+// Invariants: everything that the exporter makes us hold is charged to its account, within the budget of its
+// rule, before it is acquired; its row in the ledger goes with the last of it.
+
+import { ProtocolViolation } from '../runtime/errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { Scope } from '../runtime/scope.ts';
+import type { Domain } from '../xen/domain.ts';
+import type { DomId } from '../xen/ids.ts';
+import type { HeldBuffer } from '../xen/xenbus/driver.ts';
+import { accountedDomain } from '../zcopy/accounted-domain.ts';
+import type { Account, Ledger } from '../zcopy/ledger.ts';
+import { Answers } from './answers.ts';
+import { ImportedShare, type OpenOptions } from './imported-share.ts';
+import type { OfferedShare } from './offered-share.ts';
+import { PeerOffers } from './peer-offers.ts';
+import { type AcceptRule, budgetOf } from './policy.ts';
+import { ShareError } from './share-error.ts';
+import type { ShareEvent } from './share-events.ts';
+import type { ShareId } from './share-id.ts';
+
+export interface PeerOptions {
+  readonly runtime: Runtime;
+  /** Our own, not accounted. */
+  readonly domain: Domain;
+  readonly ledger: Ledger;
+  readonly exporter: DomId;
+  readonly rule: AcceptRule;
+  /** Answers nothing. */
+  readonly silent: boolean;
+  readonly onEvent: (event: ShareEvent) => void;
+}
+
+export class Peer {
+  readonly exporter: DomId;
+  readonly #options: PeerOptions;
+  readonly #scope: Scope;
+  readonly #account: Account;
+  readonly #domain: Domain;
+  readonly #answers: Answers | undefined;
+  readonly #open = new Map<ShareId, ImportedShare | 'opening'>();
+  #offers: PeerOffers | undefined;
+
+  private constructor(options: PeerOptions) {
+    const { runtime, domain, ledger, exporter, rule, silent } = options;
+    this.#options = options;
+    this.exporter = exporter;
+    this.#scope = new Scope(`peer-${exporter}`);
+    const name = `domain ${exporter}`;
+    const account = ledger.open({ domid: exporter, name, budget: budgetOf(rule) });
+    this.#scope.defer(() => ledger.close(account));
+    this.#account = account;
+    this.#domain = accountedDomain(domain, account);
+    if (silent) return;
+    const log = runtime.log.child({ exporter });
+    const { store, domid: importer } = domain;
+    this.#answers = this.#scope.own(new Answers({ store, importer, exporter, log }));
+  }
+
+  /** Begins to listen, and has looked once. @throws SysError */
+  static async open(options: PeerOptions): Promise<Peer> {
+    const peer = new Peer(options);
+    const { runtime, exporter, rule } = options;
+    try {
+      peer.#offers = await PeerOffers.open({
+        runtime,
+        domain: peer.#domain,
+        exporter,
+        rule,
+        onEvent: (event) => peer.#onEvent(event),
+        onRefusal: (reason, id) => peer.#refuse(reason, id),
+      });
+      peer.#scope.own(peer.#offers);
+      return peer;
+    } catch (error) {
+      await peer.#scope.close();
+      throw error;
+    }
+  }
+
+  get offers(): readonly OfferedShare[] {
+    return this.#offers?.shares ?? [];
+  }
+
+  offer(id: ShareId): OfferedShare | undefined {
+    return this.#offers?.share(id);
+  }
+
+  get shares(): readonly ImportedShare[] {
+    return [...this.#open.values()].filter((share) => share !== 'opening');
+  }
+
+  /** What the exporter was refused, by reason. */
+  get refused(): Readonly<Record<string, number>> {
+    return this.#account.refused;
+  }
+
+  /** As `Importer.open`. */
+  async open(offered: OfferedShare, options: OpenOptions): Promise<ImportedShare> {
+    const { id } = offered;
+    if (options.writable && !this.#options.rule.allowWritable) {
+      const detail = `our policy lets us write to no share of domain ${this.exporter}`;
+      throw new ShareError('refused', detail);
+    }
+    if (this.#open.has(id)) {
+      throw new ShareError('in-use', `the share ${id} is open in this program`);
+    }
+    this.#open.set(id, 'opening');
+    try {
+      const share = await this.#import(offered, options);
+      this.#open.set(id, share);
+      void share.released.then(() => this.#onReleased(id));
+      return share;
+    } catch (error) {
+      this.#open.delete(id);
+      this.#answers?.takeBack(id);
+      throw this.#asShareError(error);
+    }
+  }
+
+  /** Closes everything of it. */
+  async close(): Promise<void> {
+    await Promise.all(this.shares.map((share) => share.close({ timeoutMs: CLOSE_TIMEOUT_MS })));
+    await this.#scope.close();
+  }
+
+  async #import(offered: OfferedShare, options: OpenOptions): Promise<ImportedShare> {
+    const charge = this.#account.charge({ buffers: 1 });
+    try {
+      this.#answers?.say(offered.id, { kind: 'accepted' });
+      const share = await ImportedShare.open({
+        ...options,
+        runtime: this.#options.runtime,
+        domain: this.#domain,
+        offered,
+        onViolation: ({ reason }) => this.#account.countRefusal(reason),
+      });
+      this.#account.track(asHeld(offered, share));
+      void share.released.then(() => charge[Symbol.dispose]());
+      return share;
+    } catch (error) {
+      charge[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #onReleased(id: ShareId): void {
+    this.#open.delete(id);
+    if (!this.#scope.closing) this.#answers?.takeBack(id);
+  }
+
+  #onEvent(event: ShareEvent): void {
+    const open = this.#open.get(event.share.id);
+    if (open !== undefined && open !== 'opening') {
+      if (event.type === 'withdrawn') open.withdraw(event.deadlineMs ?? 0);
+      if (event.type === 'gone') open.exporterGone();
+    }
+    this.#options.onEvent(event);
+  }
+
+  #refuse(reason: string, id: ShareId): void {
+    this.#account.countRefusal(reason);
+    this.#answers?.say(id, { kind: 'refused', reason });
+  }
+
+  /** A failure as our caller should see it; what the exporter did is counted. */
+  #asShareError(error: unknown): unknown {
+    if (!(error instanceof ProtocolViolation)) return error;
+    this.#account.countRefusal(error.reason);
+    const reason = error.reason.startsWith('over-budget') ? 'over-budget' : 'malformed';
+    return new ShareError(reason, error.message);
+  }
+}
+
+/** How long drivers that have a dma-buf are waited for when we close; the release goes on by itself. */
+const CLOSE_TIMEOUT_MS = 1000;
+
+/** As the ledger lists it. */
+function asHeld({ id }: OfferedShare, share: ImportedShare): HeldBuffer {
+  return {
+    name: `share ${id}`,
+    pages: share.pages,
+    direction: 'from-guest',
+    contiguity: share.memory?.contiguity,
+    dmaBuf: share.memory !== undefined,
+    get state() {
+      return share.releaseState;
+    },
+    get holders() {
+      return share.holders;
+    },
+    gone: share.released,
+  };
+}
