@@ -4,10 +4,12 @@
 // Invariants: a window holds one reference of each of its frames (by the grant's pin, for a foreign one);
 // closing it revokes the view before anything is given back. The views of a domain in another thread are
 // not seen by this thread's garbage collector, so its closed windows are parked: their addresses stay
-// reserved until that thread says that it has dropped the view, or has ended.
+// reserved until that thread says that it has dropped the view, or has ended. A domain in another process
+// maps the frames itself, and revokes its view before it asks for a window to be closed.
 
 import type { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
+import { type MachineMemory, mapFrames } from './machine-memory.ts';
 
 /**
  * Windows of one domain, open or closed and still looked at: each takes entries of this process's memory
@@ -15,9 +17,13 @@ import { SysError } from '../runtime/errors.ts';
  */
 const MAX_WINDOWS = 8192;
 
+/** Where a domain's code runs, and so who looks at its windows. */
+export type Viewer = 'this-thread' | 'other-thread' | 'other-process';
+
 export interface Window {
   readonly id: number;
-  readonly mapping: Mapping;
+  /** Undefined when the domain is in another process, whose view is not ours. */
+  readonly mapping: Mapping | undefined;
   /** In the order of the pages; 0 where nothing is mapped. */
   readonly frames: Uint32Array;
   /** Maptrack handles in the same order; absent in a window over the domain's own frames. */
@@ -29,12 +35,11 @@ export class AddressSpace {
   readonly #parked = new Map<number, Mapping>();
   /** Open windows of which the domain's thread has dropped its view already. */
   readonly #unseen = new Set<number>();
-  readonly #parks: boolean;
+  readonly #viewer: Viewer;
   #lastId = 0;
 
-  /** `otherThread`: the domain runs in another thread, which makes its own views of the addresses. */
-  constructor({ otherThread }: { otherThread: boolean }) {
-    this.#parks = otherThread;
+  constructor(viewer: Viewer) {
+    this.#viewer = viewer;
   }
 
   get windows(): Iterable<Window> {
@@ -60,6 +65,11 @@ export class AddressSpace {
     });
   }
 
+  /** Frames in their order, where this process has to show them. @throws SysError, with nothing left behind */
+  show(memory: MachineMemory, frames: Uint32Array, writable: boolean): Mapping | undefined {
+    return this.#viewer === 'other-process' ? undefined : mapFrames(memory, frames, writable);
+  }
+
   add(window: Omit<Window, 'id'>): Window {
     const added = { id: ++this.#lastId, ...window };
     this.#windows.set(added.id, added);
@@ -72,15 +82,16 @@ export class AddressSpace {
 
   /** Revokes the view; the caller gives back frames and handles. @throws SysError, with the window still open */
   close(window: Window): void {
-    window.mapping[Symbol.dispose]();
-    this.#windows.delete(window.id);
-    if (!this.#unseen.delete(window.id)) this.park(window.id, window.mapping);
+    const { id, mapping } = window;
+    mapping?.[Symbol.dispose]();
+    this.#windows.delete(id);
+    if (!this.#unseen.delete(id) && mapping) this.park(id, mapping);
   }
 
   /** Revokes a view, keeping its addresses for as long as another thread may look at them. */
   park(id: number, mapping: Mapping): void {
     mapping[Symbol.dispose]();
-    if (this.#parks) this.#parked.set(id, mapping);
+    if (this.#viewer === 'other-thread') this.#parked.set(id, mapping);
   }
 
   /** The domain's thread has no view of a window any more. */

@@ -13,7 +13,7 @@ import {
 import type { DomId, Gref } from '../xen/ids.ts';
 import type { Window } from './address-space.ts';
 import type { HostedDomain } from './hosted-domain.ts';
-import { type MachineMemory, mapFrames } from './machine-memory.ts';
+import type { MachineMemory } from './machine-memory.ts';
 import { INVALID_HANDLE } from './maptrack.ts';
 
 /** What grant operations need of the hypervisor. */
@@ -80,7 +80,7 @@ export function mapGrants(
     handles[index] = outcome.handle;
   }
   try {
-    const mapping = mapFrames(world.memory, frames, writable);
+    const mapping = mapper.space.show(world.memory, frames, writable);
     return { window: mapper.space.add({ mapping, frames, handles }), statuses };
   } catch (error) {
     unmapHandles(world, mapper, handles);

@@ -85,6 +85,11 @@ export class GrantTable implements Disposable {
     return this.#mapping;
   }
 
+  /** Where the table is in the machine, in the order of its pages. */
+  get frames(): Uint32Array {
+    return Uint32Array.from(this.#frames);
+  }
+
   get entries(): number {
     return this.#frames.length * GRANTS_PER_FRAME;
   }

@@ -1,5 +1,5 @@
 // A domain as the code that runs in it sees it, written once against the hypercall port: it serves dom0's
-// backends in the hypervisor's own thread and guests in workers alike.
+// backends in the hypervisor's own thread and guests in workers and other processes alike.
 
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Domain } from '../xen/domain.ts';
@@ -95,6 +95,8 @@ export class GuestDomain implements Domain {
     this.memory.stop();
     this.balloon.stop();
     this.grants.stop();
+    // Nobody answers any more: what is asked of the store fails now.
+    void this.store[Symbol.asyncDispose]();
     this.#stopped.abort(new Error(`domain ${this.domid} does not run any more`));
   }
 }

@@ -22,7 +22,7 @@ import type { GivenBack } from '../xen/memory.ts';
 import { GRANTS_PER_FRAME, WORDS_PER_GRANT, wordsOf } from './grant-table.ts';
 import { GuestBuffer } from './guest-buffer.ts';
 import { GuestLentPages } from './guest-lending.ts';
-import type { HypercallPort, WindowRef } from './hypercalls.ts';
+import type { HypercallPort, HypercallResult, WindowRef } from './hypercalls.ts';
 
 /** How often pages that somebody still maps are tried again, and how many each time. */
 const DEFERRED_RETRY_MS = 500;
@@ -70,8 +70,7 @@ export class GuestGrants implements Grants {
     assert(Number.isInteger(pages) && pages > 0, `sharing ${pages} pages`);
     const refs = await this.#takeRefs(pages);
     try {
-      const own = await this.#port.call('populate', { pages });
-      const bytes = this.#port.view(own);
+      const { own, bytes } = await this.#populate(pages);
       for (let page = 0; page < pages; page++) {
         this.#grant({ ref: refs[page]!, frame: own.frames[page]! }, { domid, writable });
       }
@@ -155,6 +154,19 @@ export class GuestGrants implements Grants {
     this.#deferred.length = 0;
     this.#shared.clear();
     this.#lent.clear();
+  }
+
+  /** New pages, with a view of them or not at all. @throws SysError ENOMEM */
+  async #populate(pages: number): Promise<{ own: HypercallResult<'populate'>; bytes: Uint8Array }> {
+    const own = await this.#port.call('populate', { pages });
+    try {
+      return { own, bytes: this.#port.view(own) };
+    } catch (error) {
+      this.#port.forgoView(own);
+      await this.#port.call('closeWindow', { window: own.window });
+      await this.#port.call('decrease', { frames: own.frames, extentOrder: 0 });
+      throw error;
+    }
   }
 
   async #takeRefs(count: number): Promise<Gref[]> {

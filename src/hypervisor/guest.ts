@@ -21,6 +21,16 @@ export interface GuestOptions {
   readonly devices: readonly DeviceSpec[];
 }
 
+/** Where a guest's code runs, other than in this thread. */
+export interface GuestPlace {
+  /** Resolves when the code has ended, or cannot reach the machine any more. */
+  readonly ended: Promise<void>;
+  /** Its views of the domain's memory are out of our reach: nothing is taken away before it has ended. */
+  readonly hasOwnViews: boolean;
+  /** The machine is switched off: the code is not given time to end by itself. */
+  cutOff(): void;
+}
+
 export class Guest {
   readonly domid: DomId;
   readonly name: string;
@@ -28,7 +38,7 @@ export class Guest {
   readonly gone: Promise<GuestEnd>;
   readonly #options: GuestOptions;
   readonly #onGone = withResolver<GuestEnd>();
-  #thread: { readonly ended: Promise<void> } | undefined;
+  #place: GuestPlace | undefined;
   #destroyed: Promise<void> | undefined;
 
   constructor(options: GuestOptions) {
@@ -38,9 +48,14 @@ export class Guest {
     this.gone = this.#onGone.promise;
   }
 
-  /** The guest's code runs in this thread; the guest is gone only when it has ended. */
-  runsIn(thread: { readonly ended: Promise<void> }): void {
-    this.#thread = thread;
+  /** The guest's code runs there; the guest is gone only when it has ended. */
+  runsIn(place: GuestPlace): void {
+    this.#place = place;
+  }
+
+  /** The machine is switched off: nobody waits for the guest's code to end by itself. */
+  cutOff(): void {
+    this.#place?.cutOff();
   }
 
   /** Asks the guest to stop by itself; `gone` tells when it has. */
@@ -62,10 +77,11 @@ export class Guest {
   async #destroy(): Promise<void> {
     const { runtime, hypervisor, store, domain, uuid, devices } = this.#options;
     hypervisor.pause(this.domid);
+    if (this.#place?.hasOwnViews) await this.#place.ended;
     await removeDevices(runtime, store, devices);
     hypervisor.destroy(this.domid);
     await removeHome(store, this.domid, uuid);
-    await this.#thread?.ended;
+    await this.#place?.ended;
     this.#onGone.resolve(domain.shutdownReason ?? 'destroyed');
   }
 }

@@ -1,5 +1,5 @@
 // What a domain can ask of the hypervisor, as a table of named calls: the same for a domain in this
-// thread and for one in a worker, whose calls come as messages.
+// thread and for one in a worker or in another process, whose calls come as messages.
 //
 // Invariants: a call is done when it returns; one that throws has changed nothing. Everything in a request
 // is the guest's word: the numbers are checked here, the rest by the tables.
@@ -9,7 +9,6 @@ import type { DomId, Port } from '../xen/ids.ts';
 import type { Window } from './address-space.ts';
 import { type GrantWorld, mapGrants, unmapGrants } from './grant-operations.ts';
 import type { HostedDomain, ShutdownReason, VirtualCpu } from './hosted-domain.ts';
-import { mapFrames } from './machine-memory.ts';
 import {
   decreaseReservation,
   type Exchanged,
@@ -26,7 +25,8 @@ export const MAX_BATCH = 64 * 1024;
 /** A stretch of the domain's addresses. */
 export interface WindowRef {
   readonly window: number;
-  readonly address: bigint;
+  /** In the hypervisor's process; absent for a domain in another one, which chooses its own. */
+  readonly address?: bigint;
   readonly pages: number;
 }
 
@@ -44,8 +44,8 @@ export interface Hypercalls {
   openWindow(request: { frames: Uint32Array }): WindowRef;
   /** Closes a window over our own frames. EINVAL */
   closeWindow(request: { window: number }): void;
-  /** GNTTABOP_setup_table: a table of so many pages. ENOSPC */
-  setupGrantTable(request: { frames: number }): void;
+  /** GNTTABOP_setup_table: a table of so many pages at least. @returns its frames. ENOSPC */
+  setupGrantTable(request: { frames: number }): Uint32Array;
   /**
    * GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing. With `device`
    * (GNTMAP_device_map) `frames` says where devices find each page, 0 for a failed one; else it is empty.
@@ -72,7 +72,7 @@ export type HypercallName = keyof Hypercalls;
 export type HypercallRequest<N extends HypercallName> = Parameters<Hypercalls[N]>[0];
 export type HypercallResult<N extends HypercallName> = ReturnType<Hypercalls[N]>;
 
-/** What a domain's own code stands on, whichever thread it runs in. */
+/** What a domain's own code stands on, whichever thread or process it runs in. */
 export interface HypercallPort {
   readonly domid: DomId;
   /** Our grant table, long enough for its limit; only pages that were set up may be touched. */
@@ -87,7 +87,7 @@ export interface HypercallPort {
   call<N extends HypercallName>(name: N, request: HypercallRequest<N>): Promise<HypercallResult<N>>;
   /** EVTCHNOP_send; does nothing when the port is closed. */
   notify(port: Port): void;
-  /** The bytes of a window that the hypervisor opened. */
+  /** The bytes of a window that the hypervisor opened. @throws SysError ENOMEM without room for a view */
   view(window: WindowRef): Uint8Array;
   /** There will be no view of a window: its addresses can be given back as soon as it is closed. */
   forgoView(window: WindowRef): void;
@@ -163,8 +163,9 @@ export class HypercallTable implements Hypercalls {
     this.#world.memory.release(open.frames);
   }
 
-  setupGrantTable({ frames }: HypercallRequest<'setupGrantTable'>): void {
-    if (this.#domain.grants.grow(frames)) return;
+  setupGrantTable({ frames }: HypercallRequest<'setupGrantTable'>): Uint32Array {
+    const { grants } = this.#domain;
+    if (grants.grow(frames)) return grants.frames;
     throw this.#error('GNTTABOP_setup_table', 'ENOSPC', {
       context: `a grant table of ${frames} pages for domain ${this.#domain.domid}`,
       remedy: 'raise max_grant_frames of the domain',
@@ -208,9 +209,10 @@ export class HypercallTable implements Hypercalls {
   /** A window over frames that are allocated to us. @throws SysError */
   #openOwn(frames: Uint32Array): Window {
     const { memory } = this.#world;
-    const mapping = mapFrames(memory, frames, true);
+    const { space } = this.#domain;
+    const mapping = space.show(memory, frames, true);
     for (const frame of frames) memory.reference(frame);
-    return this.#domain.space.add({ mapping, frames });
+    return space.add({ mapping, frames });
   }
 
   #window(call: string, id: number): Window {
@@ -225,6 +227,7 @@ export class HypercallTable implements Hypercalls {
   }
 }
 
-function windowRef({ id, mapping }: Window): WindowRef {
-  return { window: id, address: mapping.address, pages: mapping.pages };
+function windowRef({ id, mapping, frames }: Window): WindowRef {
+  const ref = { window: id, pages: frames.length };
+  return mapping ? { ...ref, address: mapping.address } : ref;
 }

@@ -10,7 +10,7 @@ import { DOMID_FIRST_RESERVED, DOMID_XEN } from '../abi/xen.ts';
 import { SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { DOM0, type DomId, domId } from '../xen/ids.ts';
-import { AddressSpace } from './address-space.ts';
+import { AddressSpace, type Viewer } from './address-space.ts';
 import type { HypervisorBooks } from './books.ts';
 import { DEFAULT_MAX_EVENT_CHANNELS, EventPorts } from './event-channels.ts';
 import { unmapGrants } from './grant-operations.ts';
@@ -52,8 +52,8 @@ export interface HypervisorOptions {
 export interface DomainOptions {
   readonly name: string;
   readonly limits?: Partial<DomainLimits>;
-  /** The domain's code will run in another thread, with views of its own. */
-  readonly otherThread?: boolean;
+  /** Where the domain's code will run; in this thread unless said. */
+  readonly viewer?: Viewer;
 }
 
 /** Learns that a domain was created or went into another state. */
@@ -87,12 +87,12 @@ export class Hypervisor implements HypercallWorld, Disposable {
   }
 
   /** A domain that may run, with nothing but its tables. @throws SysError */
-  createDomain({ name, limits, otherThread = false }: DomainOptions): HostedDomain {
+  createDomain({ name, limits, viewer = 'this-thread' }: DomainOptions): HostedDomain {
     const domid = this.#nextDomid();
     const domain: HostedDomain = {
       ...this.#makeTables(domid, { ...DEFAULT_LIMITS, ...limits }),
       name,
-      space: new AddressSpace({ otherThread }),
+      space: new AddressSpace(viewer),
       storeRing: undefined,
       state: 'running',
       shutdownReason: undefined,

@@ -16,6 +16,13 @@ export { GuestExport } from './guest-export.ts';
 export type { DomainLimits, DomainState } from './hosted-domain.ts';
 export type { Hypervisor } from './hypervisor.ts';
 export {
+  EnteredMachine,
+  type EnterOptions,
+  enterMachine,
+} from './process/enter-machine.ts';
+export { GuestListener, type GuestListenerOptions, listenForGuests } from './process/listener.ts';
+export type { ResolveOptions } from './process/lookups.ts';
+export {
   type GuestConfig,
   type GuestWorkerConfig,
   XenHost,

@@ -42,7 +42,7 @@ export class LocalPort implements HypercallPort {
 
   get store(): HypercallPort['store'] {
     const ring = this.#domain.storeRing;
-    return ring && { page: ring.window.mapping.bytes, port: ring.port };
+    return ring && { page: this.view({ window: ring.window.id, pages: 1 }), port: ring.port };
   }
 
   async call<N extends HypercallName>(
@@ -60,7 +60,7 @@ export class LocalPort implements HypercallPort {
 
   view({ window }: WindowRef): Uint8Array {
     const open = this.#domain.space.get(window);
-    assert(open, `window ${window} is not open`);
+    assert(open?.mapping, `window ${window} is not open in this process`);
     return open.mapping.bytes;
   }
 

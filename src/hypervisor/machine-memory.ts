@@ -18,6 +18,12 @@ import {
   runsOf,
 } from './frame-allocator.ts';
 
+/** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. */
+export interface FrameSource {
+  /** @throws SysError */
+  show(mapping: Mapping, frames: Uint32Array, options: { atPage: number; writable: boolean }): void;
+}
+
 /** 2 GiB; the file is sparse, so only what is used takes memory. */
 export const DEFAULT_MACHINE_FRAMES = 2 ** 19;
 
@@ -37,7 +43,7 @@ export interface MachineMemoryOptions {
   readonly fault?: AllocationFault;
 }
 
-export class MachineMemory implements Disposable {
+export class MachineMemory implements FrameSource, Disposable {
   readonly frames: number;
   readonly #fd: number;
   readonly #allocator: FrameAllocator;
@@ -148,21 +154,17 @@ export class MachineMemory implements Disposable {
     if (count > 0) this.#free(freed.subarray(0, count).sort());
   }
 
-  /** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. @throws SysError */
+  /** The file that is the memory. */
+  get fd(): number {
+    return this.#fd;
+  }
+
   show(
     mapping: Mapping,
     frames: Uint32Array,
     options: { atPage: number; writable: boolean },
   ): void {
-    for (const { start, count, index } of runsOf(frames)) {
-      mapping.place({
-        fd: this.#fd,
-        offset: start * PAGE_SIZE,
-        atPage: options.atPage + index,
-        pages: count,
-        writable: options.writable,
-      });
-    }
+    showFrames(mapping, frames, { ...options, fd: this.#fd });
   }
 
   [Symbol.dispose](): void {
@@ -201,8 +203,20 @@ export class MachineMemory implements Disposable {
   }
 }
 
+/** As `FrameSource.show`, out of the file that is the machine's memory. @throws SysError */
+export function showFrames(
+  mapping: Mapping,
+  frames: Uint32Array,
+  { fd, atPage, writable }: { fd: number; atPage: number; writable: boolean },
+): void {
+  for (const { start, count, index } of runsOf(frames)) {
+    const offset = start * PAGE_SIZE;
+    mapping.place({ fd, offset, atPage: atPage + index, pages: count, writable });
+  }
+}
+
 /** A mapping of `frames` in their order. @throws SysError, with nothing left behind */
-export function mapFrames(memory: MachineMemory, frames: Uint32Array, writable: boolean): Mapping {
+export function mapFrames(memory: FrameSource, frames: Uint32Array, writable: boolean): Mapping {
   const mapping = new Mapping(frames.length);
   try {
     memory.show(mapping, frames, { atPage: 0, writable });

@@ -40,6 +40,8 @@ export interface GuestDevices {
   readonly keyboard?: true | KeyboardConfig;
 }
 
+export const DOM0_NAME = 'Domain-0';
+
 /** Nodes of the home that the guest may write. */
 const GUEST_WRITABLE = ['control/shutdown', 'data', 'drivers', 'feature', 'attr', 'error'];
 /** Directories of the home that it may only read. */
@@ -82,7 +84,7 @@ export function deviceSpecs(domid: DomId, devices: GuestDevices): DeviceSpec[] {
 /** Writes the home of domain 0, as xen-init-dom0 does when a host starts. */
 export function writeDom0Home(store: Xenstore): Promise<void> {
   return store.transaction((access) =>
-    writeAll(access, homeOf(DOM0), { name: 'Domain-0', domid: `${DOM0}` }),
+    writeAll(access, homeOf(DOM0), { name: DOM0_NAME, domid: `${DOM0}` }),
   );
 }
 

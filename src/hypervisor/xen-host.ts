@@ -1,5 +1,6 @@
 // A whole Xen host in this process: the hypervisor, domain 0 with xenstored, and a toolstack that makes
-// guests and takes them away. Domain 0 and the guests of tests run in this thread, others in workers.
+// guests and takes them away. Domain 0 and the guests of tests run in this thread, others in workers or in
+// processes of their own.
 //
 // Invariant: a guest that stopped, by whatever cause, is destroyed by the toolstack; what is left of it is
 // what other domains still map, and the books say who does.
@@ -8,13 +9,21 @@ import type { Runtime } from '../runtime/runtime.ts';
 import { DOM0, type DomId } from '../xen/ids.ts';
 import { bytePipe } from '../xen/pipe.ts';
 import { XenstoreClient } from '../xen/xenstore-client.ts';
-import { Guest } from './guest.ts';
+import type { Viewer } from './address-space.ts';
+import { DomainNames } from './domain-names.ts';
+import { Guest, type GuestPlace } from './guest.ts';
 import { GuestDomain } from './guest-domain.ts';
 import type { DomainLimits, DomainState, HostedDomain } from './hosted-domain.ts';
 import { Hypervisor, type HypervisorOptions } from './hypervisor.ts';
 import type { Iommu } from './iommu.ts';
 import { buildStoreRing, connectToStore, serveStore } from './store-ring.ts';
-import { deviceSpecs, type GuestDevices, writeDom0Home, writeHome } from './toolstack.ts';
+import {
+  DOM0_NAME,
+  deviceSpecs,
+  type GuestDevices,
+  writeDom0Home,
+  writeHome,
+} from './toolstack.ts';
 import { GuestThread } from './worker/guest-thread.ts';
 import type { Quotas } from './xenstored/quotas.ts';
 import { Xenstored } from './xenstored/server.ts';
@@ -44,14 +53,16 @@ export class XenHost implements AsyncDisposable {
   readonly xenstored: Xenstored;
   /** The driver domain. */
   readonly dom0: GuestDomain;
-  readonly #runtime: Runtime;
+  /** The domains that run, domain 0 included, by their names. */
+  readonly names = new DomainNames();
+  readonly runtime: Runtime;
   readonly #guests = new Map<DomId, Guest>();
   /** Xenstored's connections to the guests. */
   readonly #served = new Map<DomId, AsyncDisposable>();
 
   private constructor(options: XenHostOptions) {
     const { runtime, quotas, iommu } = options;
-    this.#runtime = runtime;
+    this.runtime = runtime;
     this.hypervisor = new Hypervisor(options);
     this.xenstored = new Xenstored({ runtime, ...(quotas && { quotas }) });
     this.dom0 = new GuestDomain({
@@ -61,6 +72,7 @@ export class XenHost implements AsyncDisposable {
       iommu,
     });
     this.hypervisor.onDomainChange((domid, state) => this.#onDomainChange(domid, state));
+    this.names.add(DOM0, DOM0_NAME);
   }
 
   /** Switches the machine on: domain 0 is there, with xenstored in it. @throws SysError */
@@ -77,12 +89,12 @@ export class XenHost implements AsyncDisposable {
 
   /** A guest whose code will run in this thread, by `enter`. @throws SysError */
   async createGuest(config: GuestConfig): Promise<Guest> {
-    const { guest } = await this.#create(config, { otherThread: false });
+    const { guest } = await this.#create(config, 'this-thread');
     return guest;
   }
 
   /** The domain of a guest, for code in this thread. */
-  enter({ domid }: Guest, runtime: Runtime = this.#runtime): GuestDomain {
+  enter({ domid }: Guest, runtime: Runtime = this.runtime): GuestDomain {
     const port = this.hypervisor.enter(domid);
     return new GuestDomain({
       port,
@@ -97,17 +109,47 @@ export class XenHost implements AsyncDisposable {
    * @throws DataCloneError (DOMException) when the arguments cannot be cloned
    */
   async startGuestWorker(config: GuestWorkerConfig): Promise<Guest> {
-    const { guest, domain } = await this.#create(config, { otherThread: true });
+    const { module, arguments: args } = config;
+    const { hypervisor: world } = this;
+    const { log } = this.runtime;
+    return this.#createElsewhere(config, {
+      viewer: 'other-thread',
+      start: (domain) => new GuestThread({ world, domain, module, arguments: args, log }),
+    });
+  }
+
+  /** Creates a guest whose code runs in another process, which `start` connects to its domain. @throws SysError */
+  createGuestElsewhere(
+    config: GuestConfig,
+    start: (domain: HostedDomain) => GuestPlace,
+  ): Promise<Guest> {
+    return this.#createElsewhere(config, { viewer: 'other-process', start });
+  }
+
+  /** Destroys every guest, then domain 0, and switches the machine off. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const gone = Promise.all(this.guests.map((guest) => guest.destroy()));
+    for (const guest of this.guests) guest.cutOff();
+    await gone;
+    await this.dom0[Symbol.asyncDispose]();
+    this.xenstored.close();
+    this.hypervisor[Symbol.dispose]();
+  }
+
+  #connectDom0(): XenstoreClient {
+    const runtime = this.runtime;
+    const [client, server] = bytePipe(runtime);
+    this.xenstored.accept({ channel: server, domid: DOM0 });
+    return new XenstoreClient({ runtime, channel: client });
+  }
+
+  async #createElsewhere(
+    config: GuestConfig,
+    { viewer, start }: { viewer: Viewer; start: (domain: HostedDomain) => GuestPlace },
+  ): Promise<Guest> {
+    const { guest, domain } = await this.#create(config, viewer);
     try {
-      guest.runsIn(
-        new GuestThread({
-          world: this.hypervisor,
-          domain,
-          module: config.module,
-          arguments: config.arguments,
-          log: this.#runtime.log,
-        }),
-      );
+      guest.runsIn(start(domain));
     } catch (error) {
       await guest.destroy();
       throw error;
@@ -115,32 +157,17 @@ export class XenHost implements AsyncDisposable {
     return guest;
   }
 
-  /** Destroys every guest, then domain 0, and switches the machine off. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.guests.map((guest) => guest.destroy()));
-    await this.dom0[Symbol.asyncDispose]();
-    this.xenstored.close();
-    this.hypervisor[Symbol.dispose]();
-  }
-
-  #connectDom0(): XenstoreClient {
-    const runtime = this.#runtime;
-    const [client, server] = bytePipe(runtime);
-    this.xenstored.accept({ channel: server, domid: DOM0 });
-    return new XenstoreClient({ runtime, channel: client });
-  }
-
   async #create(
     config: GuestConfig,
-    { otherThread }: { otherThread: boolean },
+    viewer: Viewer,
   ): Promise<{ guest: Guest; domain: HostedDomain }> {
     const { name, limits = {} } = config;
-    const domain = this.hypervisor.createDomain({ name, limits, otherThread });
+    const domain = this.hypervisor.createDomain({ name, limits, viewer });
     const { domid } = domain;
-    const uuid = uuidFrom(this.#runtime);
+    const uuid = uuidFrom(this.runtime);
     const devices = deviceSpecs(domid, config);
     const { hypervisor, dom0, xenstored } = this;
-    const runtime = this.#runtime;
+    const runtime = this.runtime;
     const guest = new Guest({ runtime, hypervisor, store: dom0.store, domain, uuid, devices });
     this.#guests.set(domid, guest);
     void guest.gone.then(() => this.#guests.delete(domid));
@@ -149,6 +176,7 @@ export class XenHost implements AsyncDisposable {
       // As libxl: who hears that a domain was introduced finds its home.
       await writeHome(dom0.store, domain, { uuid, devices });
       this.#served.set(domid, await serveStore({ runtime, dom0, xenstored }, domain));
+      if (domain.state === 'running') this.names.add(domid, name);
       return { guest, domain };
     } catch (error) {
       await guest.destroy();
@@ -157,6 +185,7 @@ export class XenHost implements AsyncDisposable {
   }
 
   #onDomainChange(domid: DomId, state: DomainState): void {
+    if (state !== 'running') this.names.remove(domid);
     if (state === 'shutdown') {
       this.xenstored.domainShutdown(domid);
       this.#inBackground(domid, this.#guests.get(domid)?.destroy());
@@ -170,7 +199,7 @@ export class XenHost implements AsyncDisposable {
   /** What a change of state sets off has nobody who waits for it. */
   #inBackground(domid: DomId, done: PromiseLike<void> | undefined): void {
     done?.then(undefined, (error: unknown) => {
-      this.#runtime.log.error({ err: error, domid }, 'taking a domain away failed');
+      this.runtime.log.error({ err: error, domid }, 'taking a domain away failed');
     });
   }
 }

@@ -5,15 +5,17 @@
 // that is no hypercall crashes the domain; when the thread ends, by whatever cause, the domain does not
 // run any more; the addresses of its memory are given back only after the thread has ended.
 
+import assert from 'node:assert/strict';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import { messageOf, ProtocolViolation, SysError } from '../../runtime/errors.ts';
 import type { Logger } from '../../runtime/runtime.ts';
+import type { GuestPlace } from '../guest.ts';
 import type { HostedDomain } from '../hosted-domain.ts';
-import { type HypercallName, HypercallTable, type HypercallWorld } from '../hypercalls.ts';
-import { notRunning } from '../local-port.ts';
-import { checkMessage, checkRequest } from './check-request.ts';
-import { Doorbell } from './doorbell.ts';
-import { type CallMessage, type StartInfo, type ToGuest, WAKE_UP } from './messages.ts';
+import type { HypercallWorld } from '../hypercalls.ts';
+import { CallServer } from '../remote/call-server.ts';
+import { Doorbell } from '../remote/doorbell.ts';
+import { WAKE_UP } from '../remote/messages.ts';
+import { checkMessage } from './check-message.ts';
+import type { StartInfo, ToGuest } from './messages.ts';
 
 export interface GuestThreadOptions {
   readonly world: HypercallWorld;
@@ -26,22 +28,22 @@ export interface GuestThreadOptions {
   readonly log: Logger;
 }
 
-export class GuestThread {
-  readonly #world: HypercallWorld;
+export class GuestThread implements GuestPlace {
+  /** They are addresses of this process, and the hypervisor revokes them. */
+  readonly hasOwnViews = false;
   readonly #domain: HostedDomain;
-  readonly #calls: HypercallTable;
   readonly #log: Logger;
-  readonly #doorbell = new Doorbell();
+  readonly #doorbell = Doorbell.memory();
+  readonly #server: CallServer;
   readonly #port: MessagePort;
   readonly #worker: Worker;
   /** Resolves when the thread has ended. */
   readonly ended: Promise<void>;
 
   constructor({ world, domain, module, arguments: args, log }: GuestThreadOptions) {
-    this.#world = world;
     this.#domain = domain;
-    this.#calls = new HypercallTable(world, domain);
     this.#log = log;
+    this.#server = new CallServer({ world, domain, log, doorbell: new Doorbell(this.#doorbell) });
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     this.#worker = this.#start(module, { port: port2, args });
@@ -75,9 +77,9 @@ export class GuestThread {
 
   #startInfo(hypervisor: MessagePort, args: unknown): StartInfo {
     const { domid, name, limits, grants, sharedInfo, storeRing } = this.#domain;
-    if (!storeRing) throw new Error(`domain ${domid} has no xenstore ring`);
-    const { id, mapping } = storeRing.window;
-    const page = { window: id, address: mapping.address, pages: mapping.pages };
+    const mapping = storeRing?.window.mapping;
+    assert(storeRing && mapping, `domain ${domid} has no xenstore ring`);
+    const page = { address: mapping.address, pages: mapping.pages };
     return {
       domid,
       name,
@@ -86,48 +88,30 @@ export class GuestThread {
       grantTable: { address: grants.mapping.address, pages: grants.mapping.pages },
       sharedInfo: { address: sharedInfo.address, pages: sharedInfo.pages },
       store: { page, port: storeRing.port },
-      doorbell: this.#doorbell.memory,
+      doorbell: this.#doorbell,
       hypervisor,
       logLevel: this.#log.level,
       arguments: args,
     };
   }
 
+  /** The domain stops its processor, which ends the thread. */
+  cutOff(): void {}
+
   #receive(message: unknown): void {
-    if (this.#domain.state === 'running') this.#doorbell.take(this.#send);
-    if (message === WAKE_UP) return;
     try {
+      this.#server.takeNotifications();
+      if (message === WAKE_UP) return;
       const checked = checkMessage(message);
       if ('dropped' in checked) this.#dropped(checked.dropped);
-      else this.#answer(checked);
+      else this.#post(this.#server.answer(checked));
     } catch (error) {
       this.#crash(error);
     }
   }
 
-  readonly #send = (port: Parameters<HostedDomain['ports']['send']>[0]) => {
-    this.#domain.ports.send(port);
-  };
-
   #dropped(windows: readonly number[]): void {
     for (const window of windows) this.#domain.space.viewDropped(window);
-  }
-
-  #answer({ call, id, request }: CallMessage): void {
-    try {
-      if (this.#domain.state !== 'running') throw notRunning(call, this.#domain);
-      this.#post({ id, result: this.#execute(call, request) });
-    } catch (error) {
-      if (!(error instanceof SysError)) throw error;
-      const { call: failed, errnoName, context, remedy } = error;
-      const details = { call: failed, errnoName, context };
-      this.#post({ id, error: remedy === undefined ? details : { ...details, remedy } });
-    }
-  }
-
-  #execute<N extends HypercallName>(name: N, request: unknown): unknown {
-    const call = this.#calls[name] as (checked: unknown) => unknown;
-    return call.call(this.#calls, checkRequest(name, request));
   }
 
   #post(message: ToGuest): void {
@@ -135,12 +119,7 @@ export class GuestThread {
   }
 
   #crash(error: unknown): void {
-    const { domid, name, state } = this.#domain;
-    if (state !== 'running') return;
-    const violation = error instanceof ProtocolViolation;
-    const reason = violation ? error.message : `its thread failed: ${messageOf(error)}`;
-    this.#log.warn({ domid, name, reason }, 'a guest crashed');
-    this.#world.shutdown(domid, 'crash');
+    this.#server.crash(error, 'thread');
   }
 
   /** A thread that ended without having said so crashed. */

@@ -1,12 +1,10 @@
 // The hypercalls of a guest in a thread of its own: calls as messages, notifications through the
 // doorbell, memory by its address (both threads live in one process).
-//
-// Invariant: at most MAX_OUTSTANDING calls are on their way; the others wait here, in their order.
 
+import assert from 'node:assert/strict';
 import type { MessagePort } from 'node:worker_threads';
 import { PAGE_SIZE } from '../../abi/page.ts';
 import { viewOf } from '../../posix/libc.ts';
-import { SysError } from '../../runtime/errors.ts';
 import type { DomId, Port } from '../../xen/ids.ts';
 import type {
   HypercallName,
@@ -15,24 +13,10 @@ import type {
   HypercallResult,
   WindowRef,
 } from '../hypercalls.ts';
-import { Doorbell } from './doorbell.ts';
-import {
-  type AnswerMessage,
-  type FromGuest,
-  type MemoryRef,
-  type StartInfo,
-  type ToGuest,
-  WAKE_UP,
-} from './messages.ts';
-
-const MAX_OUTSTANDING = 64;
-
-interface PendingCall {
-  readonly call: HypercallName;
-  readonly request: unknown;
-  readonly resolve: (result: unknown) => void;
-  readonly reject: (error: Error) => void;
-}
+import { Doorbell } from '../remote/doorbell.ts';
+import { WAKE_UP } from '../remote/messages.ts';
+import { PendingCalls } from '../remote/pending-calls.ts';
+import type { FromGuest, MemoryRef, StartInfo, ToGuest } from './messages.ts';
 
 export class WorkerPort implements HypercallPort {
   readonly domid: DomId;
@@ -43,13 +27,11 @@ export class WorkerPort implements HypercallPort {
   readonly store: { readonly page: Uint8Array; readonly port: Port };
   readonly #hypervisor: MessagePort;
   readonly #doorbell: Doorbell;
-  readonly #waiting: PendingCall[] = [];
-  readonly #outstanding = new Map<number, PendingCall>();
+  readonly #calls = new PendingCalls({ post: (message) => this.#post(message) });
   readonly #unreachable = new FinalizationRegistry<number>((window) => {
     this.#post({ dropped: [window] });
   });
   #upcall: (() => void) | undefined;
-  #lastId = 0;
 
   constructor(info: StartInfo) {
     this.domid = info.domid;
@@ -67,15 +49,7 @@ export class WorkerPort implements HypercallPort {
     name: N,
     request: HypercallRequest<N>,
   ): Promise<HypercallResult<N>> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({
-        call: name,
-        request,
-        resolve: (result) => resolve(result as HypercallResult<N>),
-        reject,
-      });
-      this.#sendWaiting();
-    });
+    return this.#calls.call(name, request);
   }
 
   notify(port: Port): void {
@@ -83,7 +57,9 @@ export class WorkerPort implements HypercallPort {
   }
 
   view(window: WindowRef): Uint8Array {
-    const bytes = bytesOf(window);
+    const { address, pages } = window;
+    assert(address !== undefined, 'a window of this process');
+    const bytes = bytesOf({ address, pages });
     this.#unreachable.register(bytes.buffer, window.window);
     return bytes;
   }
@@ -99,25 +75,7 @@ export class WorkerPort implements HypercallPort {
 
   #receive(message: ToGuest): void {
     if (message === WAKE_UP) this.#upcall?.();
-    else this.#settle(message);
-  }
-
-  #settle(answer: AnswerMessage): void {
-    const pending = this.#outstanding.get(answer.id);
-    this.#outstanding.delete(answer.id);
-    if ('error' in answer) pending?.reject(new SysError(answer.error));
-    else pending?.resolve(answer.result);
-    this.#sendWaiting();
-  }
-
-  #sendWaiting(): void {
-    while (this.#outstanding.size < MAX_OUTSTANDING) {
-      const pending = this.#waiting.shift();
-      if (!pending) return;
-      const id = ++this.#lastId;
-      this.#outstanding.set(id, pending);
-      this.#post({ call: pending.call, id, request: pending.request });
-    }
+    else this.#calls.settle(message);
   }
 
   #post(message: FromGuest): void {

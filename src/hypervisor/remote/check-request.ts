@@ -1,20 +1,17 @@
-// The shape of what a guest's thread sends: checked once, as a whole, before anything is done with it.
-// Numbers are brought into their range here; whether they name something is the hypercall's question.
+// The shape of the hypercalls that come as messages: checked once, as a whole, before anything is done with
+// them. Numbers are brought into their range here; whether they name something is the hypercall's question.
 
 import { DOMID_FIRST_RESERVED } from '../../abi/xen.ts';
-import { ProtocolViolation } from '../../runtime/errors.ts';
 import { type HypercallName, type HypercallRequest, MAX_BATCH } from '../hypercalls.ts';
-import type { CallMessage, DroppedMessage } from './messages.ts';
+import { boolean, describe, type Fields, integer, malformed, object } from './checks.ts';
+import type { CallMessage } from './messages.ts';
 
 /** MAX_ORDER of Xen's allocator on x86; what the domain may have is less. */
 const MAX_ORDER = 20;
 /** Of XENMEMF_get_address_bits. */
 const MAX_ADDRESS_BITS = 0xff;
-/** Closed windows in one message. */
-const MAX_DROPPED = 64 * 1024;
 const U32_MAX = 0xffff_ffff;
 
-type Fields = Readonly<Record<string, unknown>>;
 type Checks = { readonly [N in HypercallName]: (request: Fields) => HypercallRequest<N> };
 
 const CHECKS: Checks = {
@@ -58,11 +55,8 @@ const CHECKS: Checks = {
   },
 };
 
-/** @throws ProtocolViolation `malformed-hypercall` for anything that is not a message of a guest */
-export function checkMessage(message: unknown): CallMessage | DroppedMessage {
-  const fields = object(message);
-  const { call, id, request, dropped } = fields;
-  if (dropped !== undefined) return { dropped: windows(dropped) };
+/** @throws ProtocolViolation `malformed-hypercall` for anything that is no call */
+export function checkCall({ call, id, request }: Fields): CallMessage {
   if (typeof call !== 'string' || !Object.hasOwn(CHECKS, call)) {
     throw malformed(`no hypercall: ${describe(call)}`);
   }
@@ -77,28 +71,6 @@ export function checkRequest<N extends HypercallName>(
   return CHECKS[name](object(request));
 }
 
-function malformed(detail: string): ProtocolViolation {
-  return new ProtocolViolation('malformed-hypercall', 'XEN_EINVAL', detail);
-}
-
-/** For a message: never calls into what the guest made, and is never long. */
-function describe(value: unknown): string {
-  if (typeof value === 'number') return `${value}`;
-  return typeof value === 'string' ? JSON.stringify(value.slice(0, 32)) : `a ${typeof value}`;
-}
-
-function object(value: unknown): Fields {
-  if (typeof value === 'object' && value !== null) return value as Fields;
-  throw malformed(`${describe(value)} where an object belongs`);
-}
-
-function integer(value: unknown, { min = 0, max = U32_MAX } = {}): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
-    return value;
-  }
-  throw malformed(`${describe(value)} where a number from ${min} to ${max} belongs`);
-}
-
 function domainNumber(value: unknown): number {
   return integer(value, { max: DOMID_FIRST_RESERVED - 1 });
 }
@@ -107,20 +79,10 @@ function order(value: unknown): number {
   return integer(value, { max: MAX_ORDER });
 }
 
-function boolean(value: unknown): boolean {
-  if (typeof value === 'boolean') return value;
-  throw malformed(`${describe(value)} where a boolean belongs`);
-}
-
 /** A private copy: the array may lie in memory that the guest shares with us. */
 function numbers(value: unknown): Uint32Array {
   if (value instanceof Uint32Array && value.length > 0 && value.length <= MAX_BATCH) {
     return Uint32Array.from(value);
   }
   throw malformed(`an array of 1 to ${MAX_BATCH} numbers belongs there`);
-}
-
-function windows(value: unknown): readonly number[] {
-  if (Array.isArray(value) && value.length <= MAX_DROPPED) return value.map((id) => integer(id));
-  throw malformed('a list of windows belongs there');
 }

@@ -1,5 +1,5 @@
-// How a guest's thread tells the hypervisor's of notifications without a message for each: a bit per
-// port in shared memory, and one message when the first bit is set.
+// How a guest in another thread or process tells the hypervisor of notifications without a message for each:
+// a bit per port in shared memory, and one message when the first bit is set.
 //
 // Invariant: at most one wake-up message is on its way. The guest sets the bit, then the flag, and posts
 // only when it changed the flag from 0 to 1; the hypervisor clears the flag before it looks at the bits,
@@ -15,16 +15,22 @@ const FLAG = 0;
 const SELECTOR = 1;
 const BITS = SELECTOR + SELECTOR_WORDS;
 
+const BYTES = (BITS + BIT_WORDS) * 4;
+
 export class Doorbell {
-  readonly memory: SharedArrayBuffer;
   readonly #words: Int32Array;
 
-  constructor(memory = new SharedArrayBuffer((BITS + BIT_WORDS) * 4)) {
-    this.memory = memory;
-    this.#words = new Int32Array(memory);
+  /** Memory that both sides look at: one page is enough. */
+  constructor(memory: ArrayBufferLike) {
+    this.#words = new Int32Array(memory, 0, BYTES / 4);
   }
 
-  /** Marks a port. @returns whether the other thread has to be woken */
+  /** Memory for a doorbell between threads, zeroed. */
+  static memory(): SharedArrayBuffer {
+    return new SharedArrayBuffer(BYTES);
+  }
+
+  /** Marks a port. @returns whether the other side has to be woken */
   ring(port: Port): boolean {
     const word = port >>> 5;
     Atomics.or(this.#words, BITS + word, 1 << (port & 31));

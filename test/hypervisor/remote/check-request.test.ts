@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { checkMessage, checkRequest } from '../../../src/hypervisor/worker/check-request.ts';
+import { checkRequest } from '../../../src/hypervisor/remote/check-request.ts';
+import { checkMessage } from '../../../src/hypervisor/worker/check-message.ts';
 import { ProtocolViolation } from '../../../src/runtime/errors.ts';
 
 const malformed = (error: unknown) =>

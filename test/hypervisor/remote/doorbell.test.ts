@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Doorbell } from '../../../src/hypervisor/worker/doorbell.ts';
+import { Doorbell } from '../../../src/hypervisor/remote/doorbell.ts';
 import type { Port } from '../../../src/xen/ids.ts';
 import { preempted } from '../preempted.ts';
 
@@ -13,8 +13,8 @@ function taken(doorbell: Doorbell): Port[] {
 }
 
 test('many notifications take one wake-up, and each port is sent once', () => {
-  const guest = new Doorbell();
-  const hypervisor = new Doorbell(guest.memory);
+  const memory = Doorbell.memory();
+  const [guest, hypervisor] = [new Doorbell(memory), new Doorbell(memory)];
   let wakeUps = 0;
   for (const port of [...PORTS, ...PORTS]) wakeUps += Number(guest.ring(port));
   assert.equal(wakeUps, 1);
@@ -27,7 +27,7 @@ test('a notification while the bits are taken is not lost, at whatever step it c
   for (const port of PORTS) {
     let step = 0;
     for (let more = true; more; step++) {
-      const doorbell = new Doorbell();
+      const doorbell = new Doorbell(Doorbell.memory());
       doorbell.ring(PORTS[2]!);
       const sent: Port[] = [];
       let woken = false;
@@ -51,7 +51,7 @@ test('a notification while the bits are taken is not lost, at whatever step it c
 test('taking in the middle of a notification loses nothing, at whatever step it comes', (context) => {
   let step = 0;
   for (let more = true; more; step++) {
-    const doorbell = new Doorbell();
+    const doorbell = new Doorbell(Doorbell.memory());
     const [port, other] = PORTS as [Port, Port];
     doorbell.ring(other);
     const sent: Port[] = [];
