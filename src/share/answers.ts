@@ -8,7 +8,7 @@ import type { Logger } from '../runtime/runtime.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import { type Answer, answersPath, formatAnswer, makeReadableBy, nodeOf } from './nodes.ts';
-import type { ShareId } from './share-id.ts';
+import { parseShareId, type ShareId } from './share-id.ts';
 
 /** Refusals that are told at a time; more of them are only counted. */
 const MAX_REFUSALS_TOLD = 64;
@@ -24,16 +24,30 @@ export class Answers implements AsyncDisposable {
   readonly #options: AnswersOptions;
   readonly #path: string;
   readonly #said = new Map<ShareId, Answer['kind']>();
-  #writing: Promise<void>;
+  #writing: Promise<void> = Promise.resolve();
 
-  constructor(options: AnswersOptions) {
-    const { store, importer, exporter } = options;
+  private constructor(options: AnswersOptions, path: string) {
     this.#options = options;
-    this.#path = answersPath({ exporter, importer });
+    this.#path = path;
+  }
+
+  /** The place is there from now on, by which the exporter knows that this domain is. @throws SysError */
+  static async open(options: AnswersOptions): Promise<Answers> {
+    const { store, importer, exporter } = options;
+    const path = answersPath({ exporter, importer });
     const rights = { owner: importer, reader: exporter };
-    this.#writing = this.#attempt(() =>
-      store.transaction((access) => makeReadableBy(access, this.#path, rights)),
-    );
+    await store.transaction((access) => makeReadableBy(access, path, rights));
+    return new Answers(options, path);
+  }
+
+  /** Takes back what programs of this domain left that died: answers to what is not offered. @throws SysError */
+  async sweep(offered: (id: ShareId) => boolean): Promise<void> {
+    const { store } = this.#options;
+    for (const name of (await store.directory(this.#path)) ?? []) {
+      const id = parseShareId(name);
+      if (id !== undefined && (this.#said.has(id) || offered(id))) continue;
+      await store.remove(`${this.#path}/${name}`);
+    }
   }
 
   say(id: ShareId, answer: Answer): void {

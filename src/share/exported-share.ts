@@ -3,7 +3,7 @@
 //
 // Invariants:
 // - The importer is there from its session's beginning to its farewell, which its own kernel says when its
-//   program dies, or until its domain's answers are gone. Only while it is not there is anything given back.
+//   program dies, or until its domain is gone. Only while it is not there is anything given back.
 // - One session at a time: a new number means that the old one is over, however few events we saw of it.
 // - Whatever the importer writes costs it its session at most.
 
@@ -27,6 +27,7 @@ import { writeDirectory } from './grant-directory.ts';
 import { encodeMetadata, type ShareMetadata } from './metadata.ts';
 import type { Answer, OfferNode } from './nodes.ts';
 import { OfferWriter } from './offer-page.ts';
+import { paced } from './paced.ts';
 import { FrameProducer, shareOver, type WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
 import type { ShareId } from './share-id.ts';
@@ -229,10 +230,14 @@ export class ExportedShare {
 
   /** What the importer's node says now; undefined when it says nothing. */
   answered(answer: Answer | undefined): void {
-    const gone = answer === undefined && this.#answer?.kind === 'accepted' && this.#attached;
     this.#answer = answer;
-    // Who closes takes the page away before the answer: who still seems to be there died with its domain.
-    if (gone && this.#control.isLive('importer')) this.#detach();
+    this.#condition.changed();
+  }
+
+  /** The importer's domain is gone, which says no farewell. */
+  importerGone(): void {
+    this.#answer = undefined;
+    if (this.#attached) this.#detach();
     this.#condition.changed();
   }
 
@@ -392,7 +397,7 @@ function ourStep(who: string, give: () => PromiseLike<void>): ReleaseStep {
 
 /** Makes everything of a share; what was made is in `undo` when a later part cannot be. @throws SysError */
 async function makeParts(
-  { domain, to, writable, memory, stream }: ExportOptions,
+  { runtime, domain, to, writable, memory, stream }: ExportOptions,
   { undo, onEvent }: { undo: ReleaseStep[]; onEvent: () => void },
 ): Promise<Parts> {
   const { grants, events } = domain;
@@ -405,7 +410,7 @@ async function makeParts(
   undo.push(...slots.steps);
   const directory = await writeDirectory(grants, { domid: to, refs: slots.refs });
   undo.push(endSharedStep(directory));
-  const channel = await events.allocUnbound({ remote: to, handler: onEvent });
+  const channel = await events.allocUnbound({ remote: to, handler: paced(runtime, onEvent) });
   undo.push(ourStep('the event channel', () => channel[Symbol.asyncDispose]()));
   const farewell = { byte: liveByteOf('exporter'), channel };
   const control = await grants.share({ domid: to, pages: 1, writable: true, farewell });

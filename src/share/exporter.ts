@@ -12,11 +12,10 @@ import type { Domain } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { LocalBuffer } from '../xen/memory.ts';
 import { distrust } from '../xen/untrusted.ts';
-import { readPeerNode } from '../xen/xenbus/peer-node.ts';
+import { listPeerNodes, readPeerNode } from '../xen/xenbus/peer-node.ts';
 import { ExportedShare, type ExportOptions, type ShareNode } from './exported-share.ts';
 import { type ShareMetadata, UNNAMED } from './metadata.ts';
 import {
-  type Answer,
   answersPath,
   formatOffer,
   makeReadableBy,
@@ -194,13 +193,19 @@ export class Exporter implements AsyncDisposable {
   async #hear(share: ExportedShare, path: string): Promise<void> {
     try {
       const value = await readPeerNode(this.#domain.store, path);
-      let answer: Answer | undefined;
-      if (value !== undefined) answer = parseAnswer(distrust(value), path);
-      share.answered(answer);
+      if (value !== undefined) share.answered(parseAnswer(distrust(value), path));
+      else if (await this.#hasAnswers(share.to)) share.answered(undefined);
+      else share.importerGone();
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#countRefusal(error.reason);
       this.#log.warn({ reason: messageOf(error), share: share.id }, 'cannot read an answer');
     }
+  }
+
+  /** Whether a domain has a place for answers: it makes one before it opens anything, and dies with it. */
+  async #hasAnswers(importer: DomId): Promise<boolean> {
+    const path = answersPath({ exporter: this.#domain.domid, importer });
+    return (await listPeerNodes(this.#domain.store, path)) !== undefined;
   }
 
   #node(importer: DomId, id: ShareId): ShareNode {

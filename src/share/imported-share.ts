@@ -8,7 +8,7 @@
 // - What is withdrawn closes itself when its time is over: views read zeros then.
 
 import { SHARE_ATTACHED_ACCEPTED, SHARE_VERSION } from '../abi/share.ts';
-import { type ProtocolViolation, SysError } from '../runtime/errors.ts';
+import { ProtocolViolation, SysError } from '../runtime/errors.ts';
 import type { Runtime, Timer } from '../runtime/runtime.ts';
 import {
   type Domain,
@@ -34,6 +34,7 @@ import { readDirectory } from './grant-directory.ts';
 import type { ShareMetadata } from './metadata.ts';
 import { OfferReader } from './offer-page.ts';
 import type { OfferedShare } from './offered-share.ts';
+import { paced } from './paced.ts';
 import { ShareError } from './share-error.ts';
 import type { ShareId } from './share-id.ts';
 
@@ -125,9 +126,12 @@ export class ImportedShare implements AsyncDisposable {
       share.#onEvent();
       return share;
     } catch (error) {
+      const live = attachment.control.isLive('exporter');
       await Promise.all(slots.map((slot) => slot.release()));
       await new Release({ runtime, steps: attachment.steps }).release();
-      throw error;
+      if (!(error instanceof GrantMapError)) throw error;
+      if (!live) throw exporterGone(offered);
+      throw new ProtocolViolation('bad-grant', 'XEN_EINVAL', error.message);
     }
   }
 
@@ -277,10 +281,10 @@ async function attach(options: ImportOptions, onEvent: () => void): Promise<Atta
     const offer = new OfferReader(offerPages.bytes);
     checkSame(offered, offer);
     const controlRefs = [offered.offer.controlRef];
-    const handler = () => {
+    const handler = paced(runtime, () => {
       condition.changed();
       onEvent();
-    };
+    });
     let channel: EventChannel;
     try {
       const request = { remote: exporter, remotePort: node.port, handler };
@@ -322,6 +326,9 @@ async function introduce(parts: {
   const what = `domain ${offered.exporter} answers who opens the share ${offered.id}`;
   await condition.until(look, what, { timeoutMs: ACCEPT_TIMEOUT_MS });
   if (offer.attached === SHARE_ATTACHED_ACCEPTED) return;
+  if (offered.node.withdrawMs !== undefined) {
+    throw new ShareError('withdrawn', `the share ${offered.id} is withdrawn`);
+  }
   const detail = `domain ${offered.exporter} does not accept us for the share ${offered.id}`;
   throw new ShareError('refused', detail);
 }

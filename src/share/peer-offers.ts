@@ -42,6 +42,8 @@ export interface PeerOffersOptions {
   readonly onEvent: (event: ShareEvent) => void;
   /** Told of every offer that is refused, by reason, in one word; once for each change of its node. */
   readonly onRefusal: (reason: string, id: ShareId) => void;
+  /** Told when an offer that is not known, refused ones among them, is not there any more. */
+  readonly onAbsent: (id: ShareId) => void;
 }
 
 /** What a look at a node found. */
@@ -92,6 +94,12 @@ export class PeerOffers implements AsyncDisposable {
 
   share(id: ShareId): OfferedShare | undefined {
     return this.#shares.get(id);
+  }
+
+  /** The program that offered it is found to be gone, whatever it left in xenstore. */
+  gone(id: ShareId): void {
+    const share = this.#shares.get(id);
+    if (share !== undefined) this.#end(share, { type: 'gone', share });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -148,6 +156,7 @@ export class PeerOffers implements AsyncDisposable {
     const known = this.#shares.get(id);
     if (value === undefined) {
       if (known !== undefined) await this.#missing(known);
+      else this.#options.onAbsent(id);
       return;
     }
     try {

@@ -3,6 +3,7 @@
 // Invariants: everything that the exporter makes us hold is charged to its account, within the budget of its
 // rule, before it is acquired; its row in the ledger goes with the last of it.
 
+import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
@@ -12,7 +13,7 @@ import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import { accountedDomain } from '../zcopy/accounted-domain.ts';
 import type { Account, Ledger } from '../zcopy/ledger.ts';
 import { Answers } from './answers.ts';
-import { ImportedShare, type OpenOptions } from './imported-share.ts';
+import { type ImportEnd, ImportedShare, type OpenOptions } from './imported-share.ts';
 import type { OfferedShare } from './offered-share.ts';
 import { PeerOffers } from './peer-offers.ts';
 import { type AcceptRule, budgetOf } from './policy.ts';
@@ -38,12 +39,12 @@ export class Peer {
   readonly #scope: Scope;
   readonly #account: Account;
   readonly #domain: Domain;
-  readonly #answers: Answers | undefined;
+  #answers: Answers | undefined;
   readonly #open = new Map<ShareId, ImportedShare | 'opening'>();
   #offers: PeerOffers | undefined;
 
   private constructor(options: PeerOptions) {
-    const { runtime, domain, ledger, exporter, rule, silent } = options;
+    const { domain, ledger, exporter, rule } = options;
     this.#options = options;
     this.exporter = exporter;
     this.#scope = new Scope(`peer-${exporter}`);
@@ -52,17 +53,14 @@ export class Peer {
     this.#scope.defer(() => ledger.close(account));
     this.#account = account;
     this.#domain = accountedDomain(domain, account);
-    if (silent) return;
-    const log = runtime.log.child({ exporter });
-    const { store, domid: importer } = domain;
-    this.#answers = this.#scope.own(new Answers({ store, importer, exporter, log }));
   }
 
   /** Begins to listen, and has looked once. @throws SysError */
   static async open(options: PeerOptions): Promise<Peer> {
     const peer = new Peer(options);
-    const { runtime, exporter, rule } = options;
+    const { runtime, exporter, rule, silent } = options;
     try {
+      if (!silent) await peer.#openAnswers();
       peer.#offers = await PeerOffers.open({
         runtime,
         domain: peer.#domain,
@@ -70,8 +68,10 @@ export class Peer {
         rule,
         onEvent: (event) => peer.#onEvent(event),
         onRefusal: (reason, id) => peer.#refuse(reason, id),
+        onAbsent: (id) => peer.#answers?.takeBack(id),
       });
       peer.#scope.own(peer.#offers);
+      await peer.#answers?.sweep((id) => peer.offer(id) !== undefined);
       return peer;
     } catch (error) {
       await peer.#scope.close();
@@ -99,6 +99,7 @@ export class Peer {
   /** As `Importer.open`. */
   async open(offered: OfferedShare, options: OpenOptions): Promise<ImportedShare> {
     const { id } = offered;
+    assert(this.#answers !== undefined, 'an importer that only looks opens nothing');
     if (options.writable && !this.#options.rule.allowWritable) {
       const detail = `our policy lets us write to no share of domain ${this.exporter}`;
       throw new ShareError('refused', detail);
@@ -110,11 +111,13 @@ export class Peer {
     try {
       const share = await this.#import(offered, options);
       this.#open.set(id, share);
+      void share.over.then((end) => this.#onOver(id, end));
       void share.released.then(() => this.#onReleased(id));
       return share;
     } catch (error) {
       this.#open.delete(id);
-      this.#answers?.takeBack(id);
+      this.#answers.takeBack(id);
+      if (error instanceof ShareError && error.reason === 'exporter-gone') this.#offers?.gone(id);
       throw this.#asShareError(error);
     }
   }
@@ -123,6 +126,13 @@ export class Peer {
   async close(): Promise<void> {
     await Promise.all(this.shares.map((share) => share.close({ timeoutMs: CLOSE_TIMEOUT_MS })));
     await this.#scope.close();
+  }
+
+  async #openAnswers(): Promise<void> {
+    const { runtime, domain, exporter } = this.#options;
+    const { store, domid: importer } = domain;
+    const log = runtime.log.child({ exporter });
+    this.#answers = this.#scope.own(await Answers.open({ store, importer, exporter, log }));
   }
 
   async #import(offered: OfferedShare, options: OpenOptions): Promise<ImportedShare> {
@@ -143,6 +153,11 @@ export class Peer {
       charge[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** Of a program that died, xenstore says nothing. */
+  #onOver(id: ShareId, end: ImportEnd): void {
+    if (end === 'exporter-gone') this.#offers?.gone(id);
   }
 
   #onReleased(id: ShareId): void {
