@@ -30,7 +30,7 @@ import { DOMID_SELF } from '../../src/abi/xen.ts';
 import type { DeviceFile, XenDevice } from '../../src/linux/device.ts';
 import { close, ftruncate, memfdCreate, viewOf } from '../../src/posix/libc.ts';
 import { SysError } from '../../src/runtime/errors.ts';
-import { FakeDevice, FakeGntdev } from './fake-devices.ts';
+import { FakeDevice, FakeGntalloc, FakeGntdev } from './fake-devices.ts';
 
 const context = { context: 'a fake kernel' };
 const libc = koffi.load('libc.so.6');
@@ -297,6 +297,7 @@ export class FakeKernel {
 
   #device(path: string): DeviceFile | undefined {
     if (path === '/dev/xen/gntdev') return this.gntdev();
+    if (path === '/dev/xen/gntalloc') return new FakeGntalloc(this.table);
     if (path === '/dev/udmabuf') return new FakeUdmabuf(this);
     if (path === '/dev/xen/privcmd') return new FakePrivcmd(this.table);
     if (path === '/dev/xen/hypercall') return new FakeMemory();
