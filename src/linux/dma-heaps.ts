@@ -9,22 +9,16 @@
 // - Nobody tells who else still has such memory: our evidence is the driver's word.
 
 import { readdirSync } from 'node:fs';
-import {
-  DMA_BUF_IOCTL_SYNC,
-  DMA_BUF_SYNC_END,
-  DMA_BUF_SYNC_RW,
-  DMA_BUF_SYNC_START,
-  dmaBufSync,
-} from '../abi/dma-buf.ts';
 import { DMA_HEAP_IOCTL_ALLOC, dmaHeapAllocationData } from '../abi/dma-heap.ts';
 import { PAGE_SIZE } from '../abi/page.ts';
-import { close, ioctl, O_CLOEXEC, O_RDWR } from '../posix/libc.ts';
-import { Mapping } from '../posix/mapping.ts';
+import { O_CLOEXEC, O_RDWR } from '../posix/libc.ts';
 import type { Contiguity, ContiguityKind, GivenBack } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
+import { OwnedFile } from './buffer-files.ts';
 import type { OpenDevice, XenDevice } from './device.ts';
 import { directMapped, guestType } from './kernel-facts.ts';
-import { type BufferView, LinuxBuffer } from './linux-buffer.ts';
+import { LinuxBuffer } from './linux-buffer.ts';
+import { SyncedView } from './synced-view.ts';
 
 const FOLDER = '/dev/dma_heap';
 export const SYSTEM_HEAP = 'system';
@@ -73,13 +67,15 @@ export class DmaHeaps {
 
   /** @throws SysError ENOMEM, or what the heap refuses */
   allocate(heap: string, pages: number, contiguity: Contiguity): LinuxBuffer {
-    const fd = this.#allocate(heap, pages);
+    const closing = `giving ${pages} pages of the heap ${heap} back`;
+    const file = new OwnedFile(this.#allocate(heap, pages), closing);
     const giveBack = async (): Promise<GivenBack> => {
-      close(fd, { context: `giving ${pages} pages of the heap ${heap} back` });
+      file[Symbol.dispose]();
       return { heldPages: 0, evidence: 'driver' };
     };
-    const view = () => new SyncedView(fd, pages);
-    return new LinuxBuffer({ dmaBufs: [{ fd, pages }], contiguity, view, giveBack });
+    const view = () => new SyncedView(file, pages);
+    const dmaBufs = [{ fd: file.fd, pages }];
+    return new LinuxBuffer({ dmaBufs, contiguity, view, giveBack });
   }
 
   #allocate(heap: string, pages: number): number {
@@ -106,40 +102,5 @@ export function heapNames(): string[] {
     return readdirSync(FOLDER).sort();
   } catch {
     return [];
-  }
-}
-
-/** A mapping of a dma-buf, between the begin and the end of access by the processor. */
-class SyncedView implements BufferView {
-  readonly #fd: number;
-  readonly #mapping: Mapping;
-
-  constructor(fd: number, pages: number) {
-    this.#fd = fd;
-    this.#mapping = new Mapping(pages, { fd, offset: 0, writable: true });
-    try {
-      this.#sync(DMA_BUF_SYNC_START);
-    } catch (error) {
-      this.#mapping[Symbol.dispose]();
-      throw error;
-    }
-  }
-
-  get bytes(): Uint8Array {
-    return this.#mapping.bytes;
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#mapping.closed) return;
-    this.#mapping[Symbol.dispose]();
-    this.#sync(DMA_BUF_SYNC_END);
-  }
-
-  #sync(phase: number): void {
-    const argument = new Uint8Array(dmaBufSync.size);
-    const flags = BigInt(phase | DMA_BUF_SYNC_RW);
-    dmaBufSync.write(new DataView(argument.buffer), 0, { flags });
-    const request = { name: 'DMA_BUF_IOCTL_SYNC', number: DMA_BUF_IOCTL_SYNC, argument };
-    ioctl(this.#fd, request, { context: 'beginning or ending access to a dma-buf' });
   }
 }

@@ -33,19 +33,28 @@ import { Lender } from './lends.ts';
 import { LinuxMemory } from './memory.ts';
 import { openXenstoreChannel } from './xenstore.ts';
 
+interface LinuxGrantsParts {
+  /** For gntalloc; closed before the observer is. */
+  readonly scope: Scope;
+  readonly lender: Lender;
+  readonly observer: () => GrantObserver | undefined;
+}
+
 /** What this domain gives to others: pages of gntalloc, which is opened when first needed, and buffers. */
 class LinuxGrants implements Grants {
   readonly #scope: Scope;
   readonly #lender: Lender;
+  readonly #observer: () => GrantObserver | undefined;
   #gntalloc: Gntalloc | undefined;
 
-  constructor(scope: Scope, lender: Lender) {
+  constructor({ scope, lender, observer }: LinuxGrantsParts) {
     this.#scope = scope;
     this.#lender = lender;
+    this.#observer = observer;
   }
 
   async share(request: ShareRequest): Promise<SharedPages> {
-    this.#gntalloc ??= this.#scope.own(new Gntalloc(openXenDevice(GNTALLOC)));
+    this.#gntalloc ??= this.#scope.own(new Gntalloc(openXenDevice(GNTALLOC), this.#observer));
     return this.#gntalloc.share(request);
   }
 
@@ -73,7 +82,7 @@ class LinuxForeign implements ForeignMemory {
   }
 }
 
-/** The look at our grant table, opened when something is first lent, or undefined where there is none. */
+/** The look at our grant table, opened when it is first needed, or undefined where there is none. */
 function lazyObserver(scope: Scope, { log }: Runtime): () => GrantObserver | undefined {
   let opened: { readonly observer: GrantObserver | undefined } | undefined;
   const open = (): GrantObserver | undefined => {
@@ -81,7 +90,7 @@ function lazyObserver(scope: Scope, { log }: Runtime): () => GrantObserver | und
       return scope.own(GrantObserver.open(openXenDevice, guestType()));
     } catch (error) {
       if (!(error instanceof SysError)) throw error;
-      log.info({ reason: error.message }, 'what others still map of our buffers cannot be seen');
+      log.info({ reason: error.message }, 'what others still map of our pages cannot be seen');
       return undefined;
     }
   };
@@ -141,7 +150,7 @@ export async function openLinuxDomain(options: LinuxDomainOptions): Promise<Linu
     const memory = scope.own(new LinuxMemory({ open }));
     const observer = lazyObserver(scope.child('observer'), runtime);
     const lender = scope.own(new Lender({ open, observer }));
-    const grants = new LinuxGrants(scope.child('gntalloc'), lender);
+    const grants = new LinuxGrants({ scope: scope.child('gntalloc'), lender, observer });
     const gntdev = scope.own(new Gntdev(open(GNTDEV)));
     const foreign = new LinuxForeign(gntdev, scope.own(exporterOver(gntdev)));
     const onHandlerError = options.onHandlerError ?? logTo(runtime);

@@ -3,8 +3,9 @@
 //
 // Invariants:
 // - One open file for everything shared; each share is one range, whose pages are contiguous in our view.
-// - Access ends after our own view is gone. What the peer still maps then the kernel keeps aside, counts
-//   towards its limit, and frees at one of the next calls after the peer has let go.
+// - Access ends after our own view is gone. What the peer still maps then the kernel keeps aside, and frees
+//   some time after the peer has let go.
+// - Sharing does not look at the grant table: only who asks at the end what the peer still maps pays for it.
 // - The limit is for the pages of all processes together, so splitting a request would not help.
 
 import assert from 'node:assert/strict';
@@ -16,10 +17,13 @@ import {
   ioctlGntallocDeallocGref,
 } from '../abi/gntalloc.ts';
 import { Mapping } from '../posix/mapping.ts';
-import type { SharedPages, ShareRequest } from '../xen/domain.ts';
+import type { Farewell, SharedPages, ShareRequest } from '../xen/domain.ts';
 import { type Gref, gref } from '../xen/ids.ts';
 import type { DeviceFile } from './device.ts';
-import { LivePages } from './device-pages.ts';
+import type { GrantObserver } from './grant-observer.ts';
+import { LivePages } from './live-pages.ts';
+import { GntallocPages, type KeptFarewell } from './shared-pages.ts';
+import { assertWithin, forgetEndOfGrant, notifyAtEndOfGrant } from './unmap-notify.ts';
 
 const LIMIT_REMEDY =
   'all programs together may share as many pages as /sys/module/xen_gntalloc/parameters/limit says, ' +
@@ -32,27 +36,42 @@ interface GrantedRange {
   readonly refs: readonly Gref[];
 }
 
+interface SharedParts {
+  readonly request: ShareRequest;
+  readonly range: GrantedRange;
+  readonly mapping: Mapping;
+  readonly farewell: KeptFarewell | undefined;
+}
+
 export class Gntalloc implements Disposable {
   readonly #device: DeviceFile;
-  readonly #shared = new LivePages();
+  readonly #observer: () => GrantObserver | undefined;
+  readonly #shared = new LivePages<GntallocPages>();
 
-  /** Owns `device`, an open /dev/xen/gntalloc. */
-  constructor(device: DeviceFile) {
+  /**
+   * Owns `device`, an open /dev/xen/gntalloc.
+   * @param observer asked when shared pages first end; undefined where this host does not let us look
+   */
+  constructor(device: DeviceFile, observer: () => GrantObserver | undefined = () => undefined) {
     this.#device = device;
+    this.#observer = observer;
   }
 
   /** As `Grants.share`. */
   async share(request: ShareRequest): Promise<SharedPages> {
     assert(request.pages > 0, 'sharing no pages');
+    assertWithin(request.farewell, request.pages);
     const range = this.#allocate(request);
-    const release = () => this.#deallocate(range);
+    let mapping: Mapping | undefined;
     try {
       const file = { fd: this.#device.fd, offset: Number(range.index), writable: true };
-      const mapping = new Mapping(request.pages, file);
-      const { domid, writable } = request;
-      return this.#shared.add({ domid, refs: range.refs, writable, mapping, release });
+      mapping = new Mapping(request.pages, file);
+      // Last, as what has a farewell says it when it is undone.
+      const farewell = this.#keep(range, request.farewell);
+      return this.#pages({ request, range, mapping, farewell });
     } catch (error) {
-      release();
+      mapping?.[Symbol.dispose]();
+      this.#deallocate(range);
       throw error;
     }
   }
@@ -64,6 +83,26 @@ export class Gntalloc implements Disposable {
     } finally {
       this.#device[Symbol.dispose]();
     }
+  }
+
+  #pages({ request, range, mapping, farewell }: SharedParts): GntallocPages {
+    const { domid, writable } = request;
+    const { refs } = range;
+    const watch = () => this.#observer()?.watch(domid, refs);
+    return this.#shared.add(
+      () => this.#deallocate(range),
+      (endAccess) =>
+        new GntallocPages({ domid, writable, refs, mapping, farewell, watch, endAccess }),
+    );
+  }
+
+  /** Gives the farewell to the kernel. @throws SysError */
+  #keep({ index }: GrantedRange, farewell: Farewell | undefined): KeptFarewell | undefined {
+    if (farewell === undefined) return undefined;
+    const { byte, channel } = farewell;
+    const notify = { index: index + BigInt(byte), channel };
+    notifyAtEndOfGrant(this.#device, notify);
+    return { byte, channel, forget: () => forgetEndOfGrant(this.#device, notify) };
   }
 
   #allocate({ domid, pages, writable }: ShareRequest): GrantedRange {

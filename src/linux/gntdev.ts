@@ -8,6 +8,8 @@
 //   bisected: at most log2(refs) + 2 further attempts, over no more pages than the request had plus one.
 // - Unmapping replaces the pages by zero pages first, which makes the kernel unmap the grants, and drops
 //   the record then: once the ioctl has returned the hypervisor counts no mapping of ours.
+// - A farewell is one record's, and that record is dropped last: the peer hears of it when all pages are its own.
+//   It is set when all is mapped, so that no failed attempt says it.
 // - Whatever fails, no record stays and no page; a hole that mmap may have left is posix/mapping.ts's care.
 
 import assert from 'node:assert/strict';
@@ -22,15 +24,23 @@ import {
   ioctlGntdevUnmapGrantRef,
 } from '../abi/gntdev.ts';
 import { GNTCOPY_source_gref, GNTST_okay, gntstName } from '../abi/grant-table.ts';
+import { PAGE_SIZE } from '../abi/page.ts';
 import { addressOf } from '../posix/libc.ts';
 import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
-import { type ForeignMapping, GrantMapError, type MapRequest } from '../xen/domain.ts';
+import {
+  type Farewell,
+  type ForeignMapping,
+  GrantMapError,
+  type MapRequest,
+} from '../xen/domain.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
 import { attemptAll } from './attempt-all.ts';
 import type { DeviceFile } from './device.ts';
-import { type DevicePages, LivePages } from './device-pages.ts';
+import { ForeignPages } from './foreign-pages.ts';
 import { gntdevLimit } from './kernel-facts.ts';
+import { LivePages } from './live-pages.ts';
+import { assertWithin, notifyAtUnmap } from './unmap-notify.ts';
 
 export const LIMIT_REMEDY =
   'a request may have as many pages as /sys/module/xen_gntdev/parameters/limit says: raise it';
@@ -54,7 +64,7 @@ interface GrantRange {
 export class Gntdev implements Disposable {
   readonly #device: DeviceFile;
   readonly #limit: number;
-  readonly #mapped = new LivePages();
+  readonly #mapped = new LivePages<ForeignPages>();
 
   /** Owns `device`, an open /dev/xen/gntdev. `limit`: grants that one request may name. */
   constructor(device: DeviceFile, limit = gntdevLimit()) {
@@ -65,6 +75,7 @@ export class Gntdev implements Disposable {
   /** As `ForeignMemory.map`. */
   async map(request: MapRequest): Promise<ForeignMapping> {
     assert(request.refs.length > 0, 'a mapping of no grants');
+    assertWithin(request.farewell, request.refs.length);
     const mapping = this.#tryMap(request);
     if (mapping === undefined) throw this.#explain(request);
     return mapping;
@@ -80,18 +91,25 @@ export class Gntdev implements Disposable {
   }
 
   /** The mapping, or undefined when at least one of the grants cannot be mapped. */
-  #tryMap(request: MapRequest): DevicePages | undefined {
+  #tryMap(request: MapRequest): ForeignPages | undefined {
     const ranges = new Set<GrantRange>();
-    const release = () => this.#dropAll(ranges);
+    const drop = () => this.#dropAll(ranges);
+    let mapping: Mapping | undefined;
     try {
       for (let from = 0; from < request.refs.length; from += this.#limit) {
         const refs = request.refs.slice(from, from + this.#limit);
         ranges.add(this.#record({ ...request, refs }));
       }
-      const mapping = this.#show([...ranges], request.writable);
-      return this.#mapped.add({ ...request, mapping, release });
+      const { domid, writable, farewell } = request;
+      const shown = this.#show([...ranges], writable);
+      mapping = shown;
+      if (farewell !== undefined) this.#announce(ranges, farewell);
+      const make = (release: () => void) =>
+        new ForeignPages({ domid, writable, mapping: shown, release });
+      return this.#mapped.add(drop, make);
     } catch (error) {
-      release();
+      mapping?.[Symbol.dispose]();
+      drop();
       const refused = error instanceof SysError && error.call === 'mmap';
       if (refused && error.errnoName === 'EINVAL') return undefined;
       throw error;
@@ -117,6 +135,21 @@ export class Gntdev implements Disposable {
     } catch (error) {
       mapping[Symbol.dispose]();
       throw error;
+    }
+  }
+
+  /** Gives the farewell to the kernel, for the range that has the byte, and puts that one last. @throws SysError */
+  #announce(ranges: Set<GrantRange>, { byte, channel }: Farewell): void {
+    let start = 0;
+    for (const range of ranges) {
+      const end = start + range.count * PAGE_SIZE;
+      if (byte < end) {
+        notifyAtUnmap(this.#device, { index: range.index + BigInt(byte - start), channel });
+        ranges.delete(range);
+        ranges.add(range);
+        return;
+      }
+      start = end;
     }
   }
 

@@ -5,7 +5,6 @@ import { SysError } from '../runtime/errors.ts';
 import { bufferProbes } from './buffer-paths.ts';
 import {
   EVTCHN,
-  GNTALLOC,
   GNTDEV,
   type OpenDevice,
   openXenDevice,
@@ -15,6 +14,7 @@ import {
 import { type HostPath, type HostProbe, inOneLine, lookAt } from './host-path.ts';
 import { textOf } from './kernel-facts.ts';
 import { KMS_PROBE } from './kms-path.ts';
+import { lookAtSharing } from './share-path.ts';
 import { openXenstoreChannel } from './xenstore.ts';
 
 const HYPERVISOR_TYPE = '/sys/hypervisor/type';
@@ -28,7 +28,7 @@ function hostProbes(env: NodeJS.ProcessEnv, open: OpenDevice) {
   return [
     { name: 'event-channels', look: opened(EVTCHN) },
     { name: 'map-grants', look: opened(GNTDEV) },
-    { name: 'share-pages', look: opened(GNTALLOC) },
+    { name: 'share-pages', look: () => lookAtSharing(open) },
     { name: 'xenstore', look: () => lookAtXenstore(env) },
     ...bufferProbes(open),
     KMS_PROBE,

@@ -44,6 +44,11 @@ export function gntdevLimit(): number {
   return moduleParameter('xen_gntdev', 'limit', 64 * 1024);
 }
 
+/** Pages that all programs together may share by gntalloc. */
+export function gntallocLimit(): number {
+  return moduleParameter('xen_gntalloc', 'limit', 1024);
+}
+
 /** Pages that this domain can still take without pushing others out, as the kernel estimates. */
 export function availablePages(): number {
   const found = /^MemAvailable:\s+(\d+) kB$/m.exec(textOf('/proc/meminfo') ?? '');

@@ -5,8 +5,7 @@
 // - Every dma-buf that is lent has an open gntdev of its own: IMP_RELEASE looks loans up by the number of a
 //   file descriptor, within one open file, so it can only mean ours. The buffer's descriptors stay open.
 // - One dma-buf lends at most 65,535 pages: the kernel counts entries in 16 bits, and would take 65,536 for 0.
-// - IMP_RELEASE succeeds while the other domain still maps pages, and says nothing. So where our grant table
-//   can be seen, access ends once it shows no mapping, and the loan is over once no entry of it is left.
+// - IMP_RELEASE succeeds while the other domain still maps pages, and says nothing: access-end.ts deals with that.
 // - Until the loan is over the buffer is held: its memory is not given back.
 
 import {
@@ -20,6 +19,7 @@ import type { LendRequest, LentPages } from '../xen/domain.ts';
 import { type DomId, type Gref, gref } from '../xen/ids.ts';
 import type { GivenBack } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
+import { AccessEnd } from './access-end.ts';
 import { attemptAll } from './attempt-all.ts';
 import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { NO_DMABUF_REMEDY } from './exports.ts';
@@ -122,6 +122,7 @@ class LentPart {
   readonly refs: readonly Gref[];
   readonly #device: DeviceFile;
   readonly #dmaBuf: DmaBufPart;
+  #ended = false;
 
   constructor(device: DeviceFile, dmaBuf: DmaBufPart, refs: readonly Gref[]) {
     this.refs = refs;
@@ -129,8 +130,10 @@ class LentPart {
     this.#dmaBuf = dmaBuf;
   }
 
-  /** Ends access. Closing the device would, too; asking for it says when it fails. @throws SysError */
+  /** Ends access, once. Closing the device would, too; asking for it says when it fails. @throws SysError */
   end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
     const { fd, pages } = this.#dmaBuf;
     const argument = new Uint8Array(ioctlGntdevDmabufImpRelease.size);
     ioctlGntdevDmabufImpRelease.write(new DataView(argument.buffer), 0, { fd });
@@ -161,51 +164,36 @@ class LinuxLoan implements LentPages {
   readonly domid: DomId;
   readonly writable = true;
   readonly refs: readonly Gref[];
-  readonly #evidence: string;
   readonly #loan: LoanParts;
-  #state: 'lent' | 'ending' | 'over' = 'lent';
+  readonly #access: AccessEnd;
 
   constructor(loan: LoanParts) {
-    this.domid = loan.domid;
-    this.refs = loan.refs;
-    this.#evidence = loan.watched === undefined ? 'driver' : 'grant table';
+    const { domid, refs, parts, watched } = loan;
+    this.domid = domid;
+    this.refs = refs;
     this.#loan = loan;
+    this.#access = new AccessEnd({
+      watch: () => watched,
+      endAccess: () => attemptAll(parts, (part) => part.end(), 'ending a loan'),
+    });
   }
 
   async end(): Promise<GivenBack> {
-    const { watched } = this.#loan;
-    if (this.#state === 'lent') {
-      const mapped = watched?.mapped() ?? 0;
-      if (mapped > 0) return this.#held(mapped);
-      this.#endAccess();
-    }
-    // Somebody may have mapped a page after the look and before the end.
-    const left = this.#state === 'over' ? 0 : (watched?.left() ?? 0);
-    if (left === 0) this.#finish();
-    return this.#held(left);
+    const result = this.#access.end();
+    if (result.heldPages === 0) this.#finish();
+    return result;
   }
 
   /** Ends access whoever maps what: for the end of the domain. @throws what failed */
   abandon(): void {
     try {
-      if (this.#state === 'lent') this.#endAccess();
+      this.#access.abandon();
     } finally {
       this.#finish();
     }
   }
 
-  #held(heldPages: number): GivenBack {
-    return { heldPages, evidence: this.#evidence };
-  }
-
-  /** Ends access to every part, even when some fail. @throws what failed */
-  #endAccess(): void {
-    this.#state = 'ending';
-    attemptAll(this.#loan.parts, (part) => part.end(), 'ending a loan');
-  }
-
   #finish(): void {
-    this.#state = 'over';
     this.#loan.hold[Symbol.dispose]();
     this.#loan.onEnd();
   }

@@ -70,6 +70,11 @@ export class LinuxBuffer implements LocalBuffer {
     return this.#view.bytes;
   }
 
+  /** Whether it was given up, whoever still has it. */
+  get freed(): boolean {
+    return this.#freeing;
+  }
+
   /** Whether all of it was given back. */
   get gone(): boolean {
     return this.#gone !== undefined;

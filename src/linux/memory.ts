@@ -1,11 +1,15 @@
-// Memory of this domain for drivers and other domains: memfds made dma-bufs by udmabuf, and dma-heaps. Which of
-// them a request gets is decided here, and nothing is promised that cannot be shown.
+// Memory of this domain for drivers and other domains: memfds made dma-bufs by udmabuf, dma-heaps, and what others
+// in this domain made. Which of them a request gets is decided here, and nothing is promised that cannot be shown.
+//
+// Invariant: of the same memory there is one buffer that is not freed, by whatever descriptor it comes.
 
 import assert from 'node:assert/strict';
 import { SysError } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { AllocateRequest, LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import { unsupported } from '../xen/unsupported.ts';
+import { adoptedBuffer } from './adopted-buffers.ts';
+import { BUFFER_FILES, type BufferFiles } from './buffer-files.ts';
 import { type OpenDevice, UDMABUF } from './device.ts';
 import {
   CMA_REMEDY,
@@ -35,6 +39,7 @@ export interface MemoryParts {
   readonly consecutive?: ConsecutivePages;
   readonly udmabufLimit?: number;
   readonly availablePages?: () => number;
+  readonly files?: BufferFiles;
 }
 
 export class LinuxMemory implements Memory, AsyncDisposable {
@@ -44,6 +49,9 @@ export class LinuxMemory implements Memory, AsyncDisposable {
   readonly #consecutive: ConsecutivePages;
   readonly #udmabufLimit: number;
   readonly #availablePages: () => number;
+  readonly #files: BufferFiles;
+  /** Buffers of memory that others made, by the key of what was handed over. */
+  readonly #adopted = new Map<string, LinuxBuffer>();
   #udmabuf: Udmabuf | undefined;
   #live: LinuxBuffer[] = [];
   #pools: MemfdPool[] = [];
@@ -55,13 +63,14 @@ export class LinuxMemory implements Memory, AsyncDisposable {
     this.#consecutive = 'consecutive' in parts ? parts.consecutive : consecutivePages();
     this.#udmabufLimit = parts.udmabufLimit ?? udmabufLimit();
     this.#availablePages = parts.availablePages ?? availablePages;
+    this.#files = parts.files ?? BUFFER_FILES;
   }
 
   async createPool({ domid, pages }: { domid: DomId; pages: number }): Promise<MemoryPool> {
     assert(Number.isInteger(pages) && pages > 0, `a pool of ${pages} pages`);
     const udmabuf = this.#openUdmabuf();
     requirePages(pages, this.#availablePages());
-    const onBuffer = (buffer: LinuxBuffer) => void this.#adopt(buffer);
+    const onBuffer = (buffer: LinuxBuffer) => void this.#remember(buffer);
     const pool = await MemfdPool.create({ domid, pages, udmabuf, onBuffer });
     this.#pools = this.#pools.filter(({ closed }) => !closed);
     this.#pools.push(pool);
@@ -82,11 +91,18 @@ export class LinuxMemory implements Memory, AsyncDisposable {
       throw unsupported('DMA_HEAP_IOCTL_ALLOC', reason, CMA_REMEDY);
     }
     const proof = `allocated from ${heap}`;
-    return this.#adopt(this.#heaps.allocate(heap, pages, { kind, proof }));
+    return this.#remember(this.#heaps.allocate(heap, pages, { kind, proof }));
   }
 
+  /** A memfd is sealed against shrinking, for good. */
   async adopt(fd: number): Promise<LocalBuffer> {
-    throw unsupported('fstat', `descriptor ${fd} cannot be adopted yet`);
+    const identity = this.#files.identify(fd);
+    const known = this.#known(identity.key);
+    if (known !== undefined) return known;
+    const udmabuf = () => this.#openUdmabuf();
+    const buffer = adoptedBuffer(fd, identity, { files: this.#files, udmabuf });
+    this.#adopted.set(identity.key, buffer);
+    return this.#remember(buffer);
   }
 
   /** Gives up pools and buffers, as far as nobody else has them, and closes the device. */
@@ -98,21 +114,28 @@ export class LinuxMemory implements Memory, AsyncDisposable {
   }
 
   /** Remembers a buffer until its memory is gone. */
-  #adopt(buffer: LinuxBuffer): LinuxBuffer {
+  #remember(buffer: LinuxBuffer): LinuxBuffer {
     this.#live = this.#live.filter(({ gone }) => !gone);
     this.#live.push(buffer);
     return buffer;
   }
 
+  /** The buffer of this memory that is not freed: one that was handed over, or one whose dma-buf comes back. */
+  #known(key: string): LinuxBuffer | undefined {
+    for (const [each, { freed }] of this.#adopted) if (freed) this.#adopted.delete(each);
+    const isOf = ({ fd }: LinuxBuffer) => fd !== undefined && this.#files.identify(fd).key === key;
+    return this.#adopted.get(key) ?? this.#live.find(isOf);
+  }
+
   async #scattered(pages: number): Promise<LocalBuffer> {
     requirePages(pages, this.#availablePages());
     try {
-      return this.#adopt(await memfdBuffer({ pages, udmabuf: this.#openUdmabuf() }));
+      return this.#remember(await memfdBuffer({ pages, udmabuf: this.#openUdmabuf() }));
     } catch (error) {
       const absent = error instanceof SysError && error.errnoName === 'EOPNOTSUPP';
       if (!absent || !this.#heapNames.includes(SYSTEM_HEAP)) throw error;
       const proof = `allocated from ${SYSTEM_HEAP}`;
-      return this.#adopt(this.#heaps.allocate(SYSTEM_HEAP, pages, { kind: 'none', proof }));
+      return this.#remember(this.#heaps.allocate(SYSTEM_HEAP, pages, { kind: 'none', proof }));
     }
   }
 

@@ -5,7 +5,7 @@
 // make the runtime do system calls of its own), and every failure leaves here as a `SysError`.
 
 import koffi from 'koffi';
-import { F_ADD_SEALS, F_GET_SEALS } from '../abi/fcntl.ts';
+import { F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS } from '../abi/fcntl.ts';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../abi/memfd.ts';
 import { SysError } from '../runtime/errors.ts';
 
@@ -104,6 +104,13 @@ export function memfdCreate(
   const fd = libc().memfd_create(name, flags);
   const errno = koffi.errno();
   return fd < 0 ? fail('memfd_create', errno, context) : fd;
+}
+
+/** Another descriptor of the same open file, close-on-exec. @throws SysError */
+export function duplicate(fd: number, context: CallContext): number {
+  const result = libc().fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  const errno = koffi.errno();
+  return result < 0 ? fail('fcntl F_DUPFD_CLOEXEC', errno, context) : result;
 }
 
 /** ftruncate(2). @throws SysError */

@@ -1,14 +1,21 @@
 // Kernels that fail on purpose, behind the interface of an open device file. What they show is real
 // memory (memfds) mapped by real mmap; only the ioctls are played. The lab runs the real ones.
 
-import { writeSync } from 'node:fs';
+import { fstatSync, readFileSync, writeSync } from 'node:fs';
 import koffi from 'koffi';
-import { ioctlGntallocAllocGref, ioctlGntallocDeallocGref } from '../../src/abi/gntalloc.ts';
+import {
+  ioctlGntallocAllocGref,
+  ioctlGntallocDeallocGref,
+  ioctlGntallocUnmapNotify,
+} from '../../src/abi/gntalloc.ts';
 import {
   gntdevGrantCopySegment,
   ioctlGntdevGrantCopy,
   ioctlGntdevMapGrantRef,
   ioctlGntdevUnmapGrantRef,
+  ioctlGntdevUnmapNotify,
+  UNMAP_NOTIFY_CLEAR_BYTE,
+  UNMAP_NOTIFY_SEND_EVENT,
 } from '../../src/abi/gntdev.ts';
 import { GNTST_bad_gntref, GNTST_okay } from '../../src/abi/grant-table.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
@@ -87,8 +94,64 @@ function appendPages(fd: number, at: number, marks: readonly number[]): number {
   return at + marks.length * PAGE_SIZE;
 }
 
+/** The permissions with which this process maps a place of a file, as `rw-s`; undefined when it does not. */
+function permissionsAt(fd: number, offset: bigint): string | undefined {
+  const inode = String(fstatSync(fd).ino);
+  for (const line of readFileSync('/proc/self/maps', 'utf8').split('\n')) {
+    const [range, permissions, start, , mapped] = line.split(/\s+/);
+    if (mapped !== inode) continue;
+    const [from, to] = range!.split('-').map((address) => BigInt(`0x${address}`));
+    const first = BigInt(`0x${start}`);
+    if (offset >= first && offset < first + (to! - from!)) return permissions;
+  }
+  return undefined;
+}
+
+/** What SET_UNMAP_NOTIFY asked for. */
+interface Notify {
+  /** Offset of the byte in the file. */
+  readonly index: bigint;
+  readonly action: number;
+  readonly port: number;
+}
+
+const KNOWN_ACTIONS = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT;
+
+/** A device whose pages say farewell: what is set is done once, when their time has come. */
+abstract class NotifyingDevice extends FakeDevice {
+  /** Event channels of this domain that are open. */
+  readonly openPorts = new Set<number>([5]);
+  /** Ports that the kernel signalled, in order. */
+  readonly signalled: number[] = [];
+  /** By the offset of the record or of the page. */
+  readonly notifies = new Map<bigint, Notify>();
+
+  /** As both drivers: an unknown action, or a port that is not open, is refused. */
+  protected keep(place: bigint, { index, action, port }: Notify): number | string {
+    if ((action & ~KNOWN_ACTIONS) !== 0) return 'EINVAL';
+    if ((action & UNMAP_NOTIFY_SEND_EVENT) !== 0 && !this.openPorts.has(port)) return 'EINVAL';
+    this.notifies.set(place, { index, action, port });
+    return 0;
+  }
+
+  protected sayFarewell(place: bigint): void {
+    const notify = this.notifies.get(place);
+    this.notifies.delete(place);
+    if (notify === undefined) return;
+    const { index, action, port } = notify;
+    if ((action & UNMAP_NOTIFY_CLEAR_BYTE) !== 0) writeSync(this.fd, '\0', Number(index));
+    if ((action & UNMAP_NOTIFY_SEND_EVENT) !== 0) this.signalled.push(port);
+  }
+
+  /** The process is gone, or the device closed with all its mappings. */
+  override [Symbol.dispose](): void {
+    for (const place of [...this.notifies.keys()]) this.sayFarewell(place);
+    super[Symbol.dispose]();
+  }
+}
+
 /** A gntdev over a granting domain where each granted page begins with the number of its ref. */
-export class FakeGntdev extends FakeDevice {
+export class FakeGntdev extends NotifyingDevice {
   /** Refs that cannot be mapped; their copies fail too unless they are `readOnly`. */
   readonly bad = new Set<number>();
   readonly readOnly = new Set<number>();
@@ -110,6 +173,7 @@ export class FakeGntdev extends FakeDevice {
     if (name === 'IOCTL_GNTDEV_MAP_GRANT_REF') return this.#map(argument);
     if (name === 'IOCTL_GNTDEV_UNMAP_GRANT_REF') return this.#unmap(argument);
     if (name === 'IOCTL_GNTDEV_GRANT_COPY') return this.#copy(argument);
+    if (name === 'IOCTL_GNTDEV_SET_UNMAP_NOTIFY') return this.#notify(argument);
     return 'ENOTTY';
   }
 
@@ -135,7 +199,22 @@ export class FakeGntdev extends FakeDevice {
     if (this.records.get(index) !== count) return 'ENOENT';
     this.onUnmap();
     this.records.delete(index);
+    // A record that is still mapped goes with its mapping.
+    if (permissionsAt(this.fd, index) === undefined) this.sayFarewell(index);
     return 0;
+  }
+
+  /** The record that has the byte; one that is mapped for reading has no byte to clear. */
+  #notify(argument: DataView): number | string {
+    const { index, action, event_channel_port: port } = ioctlGntdevUnmapNotify.read(argument, 0);
+    const isIn = ([start, count]: [bigint, number]) =>
+      index >= start && index < start + BigInt(count * PAGE_SIZE);
+    const found = [...this.records].find(isIn);
+    if (found === undefined) return 'ENOENT';
+    const permissions = permissionsAt(this.fd, found[0]);
+    const readOnly = permissions !== undefined && !permissions.includes('w');
+    if (readOnly && (action & UNMAP_NOTIFY_CLEAR_BYTE) !== 0) return 'EINVAL';
+    return this.keep(found[0], { index, action, port });
   }
 
   #copy(argument: DataView): number | string {
@@ -150,22 +229,36 @@ export class FakeGntdev extends FakeDevice {
   }
 }
 
+/** Where a gntalloc gets its references from, and what becomes of them. */
+export interface RefSource {
+  grant(domid: number): number | undefined;
+  end(ref: number): void;
+}
+
+function countingFrom(first: number): RefSource {
+  let next = first;
+  return { grant: () => next++, end: () => undefined };
+}
+
 /** A gntalloc with room for `limit` pages. */
-export class FakeGntalloc extends FakeDevice {
+export class FakeGntalloc extends NotifyingDevice {
   limit = 1024;
   readonly records = new Map<bigint, number>();
   /** Whether mmap of what is allocated next fails. */
   mmapFails = false;
+  readonly #source: RefSource;
+  readonly #refs = new Map<bigint, number>();
   #end = 0;
-  #nextRef = 100;
 
-  constructor() {
+  constructor(source: RefSource = countingFrom(100)) {
     super(memfdCreate('fake-gntalloc', context));
+    this.#source = source;
   }
 
   protected answer(name: string, argument: DataView): number | string {
     if (name === 'IOCTL_GNTALLOC_ALLOC_GREF') return this.#alloc(argument);
     if (name === 'IOCTL_GNTALLOC_DEALLOC_GREF') return this.#dealloc(argument);
+    if (name === 'IOCTL_GNTALLOC_SET_UNMAP_NOTIFY') return this.#notify(argument);
     return 'ENOTTY';
   }
 
@@ -179,15 +272,36 @@ export class FakeGntalloc extends FakeDevice {
     const offset = BigInt(this.mmapFails ? index + 1 : index);
     this.records.set(offset, count);
     fields.index.set(argument, 0, offset);
-    for (let i = 0; i < count; i++) fields.gref_ids.setAt(argument, 0, i, this.#nextRef++);
+    for (let i = 0; i < count; i++) {
+      const ref = this.#source.grant(fields.domid.get(argument, 0))!;
+      this.#refs.set(BigInt(index + i * PAGE_SIZE), ref);
+      fields.gref_ids.setAt(argument, 0, i, ref);
+    }
     return 0;
   }
 
+  /** A page that is still mapped goes with its mapping. */
   #dealloc(argument: DataView): number | string {
     const { index, count } = ioctlGntallocDeallocGref.read(argument, 0);
     if (this.records.get(index) !== count) return 'EINVAL';
     this.records.delete(index);
+    if (permissionsAt(this.fd, index) !== undefined) return 0;
+    for (let i = 0; i < count; i++) this.#endGrant(index + BigInt(i * PAGE_SIZE));
     return 0;
+  }
+
+  #endGrant(page: bigint): void {
+    this.sayFarewell(page);
+    const ref = this.#refs.get(page);
+    this.#refs.delete(page);
+    if (ref !== undefined) this.#source.end(ref);
+  }
+
+  #notify(argument: DataView): number | string {
+    const { index, action, event_channel_port: port } = ioctlGntallocUnmapNotify.read(argument, 0);
+    const page = index - (index % BigInt(PAGE_SIZE));
+    if (!this.#refs.has(page)) return 'ENOENT';
+    return this.keep(page, { index, action, port });
   }
 }
 

@@ -2,9 +2,19 @@
 // privcmd over a grant table of the test's own. Buffers are real memfds; a page "in use" is a real writable
 // mapping, as that makes the real kernel refuse F_SEAL_WRITE just so.
 
-import { readSync, writeSync } from 'node:fs';
+import {
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import koffi from 'koffi';
+import { dmaBufSync } from '../../src/abi/dma-buf.ts';
 import { dmaHeapAllocationData } from '../../src/abi/dma-heap.ts';
+import { F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_WRITE } from '../../src/abi/fcntl.ts';
 import {
   ioctlGntdevDmabufExpFromRefs,
   ioctlGntdevDmabufExpWaitReleased,
@@ -27,15 +37,43 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { privcmdHypercall, privcmdMmapbatchV2 } from '../../src/abi/privcmd.ts';
 import { udmabufCreate } from '../../src/abi/udmabuf.ts';
 import { DOMID_SELF } from '../../src/abi/xen.ts';
+import { BUFFER_FILES, type BufferFile, type BufferFiles } from '../../src/linux/buffer-files.ts';
 import type { DeviceFile, XenDevice } from '../../src/linux/device.ts';
-import { close, ftruncate, memfdCreate, viewOf } from '../../src/posix/libc.ts';
+import { close, ftruncate, memfdCreate, sealsOf, viewOf } from '../../src/posix/libc.ts';
 import { SysError } from '../../src/runtime/errors.ts';
-import { FakeDevice, FakeGntdev } from './fake-devices.ts';
+import { FakeDevice, FakeGntalloc, FakeGntdev } from './fake-devices.ts';
 
 const context = { context: 'a fake kernel' };
 const libc = koffi.load('libc.so.6');
 const dup = libc.func('int dup(int)');
+const eventfd = libc.func('int eventfd(unsigned int, int)');
 const ENTRIES_PER_FRAME = PAGE_SIZE / grantEntryV1.size;
+
+/** What tells the descriptors of dma-bufs here, and their duplicates, from those of the memfds below them. */
+const DMA_BUF_MARK = constants.O_NONBLOCK;
+
+/** A memfd's memory by a descriptor that is a dma-buf's. */
+function asDmaBuf(memfd: number, access = constants.O_RDWR): number {
+  return openSync(`/proc/self/fd/${memfd}`, access | DMA_BUF_MARK);
+}
+
+function isDmaBuf(fd: number): boolean {
+  if (!existsSync(`/proc/self/fdinfo/${fd}`)) return false;
+  const flags = /^flags:\s+([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  return (Number.parseInt(flags ?? '0', 8) & DMA_BUF_MARK) !== 0;
+}
+
+/** A descriptor of a dma-buf that was handed over. */
+class FakeDmaBufFile extends FakeDevice {
+  /** Begins and ends of access by the processor. */
+  readonly syncs: number[] = [];
+
+  protected answer(name: string, argument: DataView): number | string {
+    if (name !== 'DMA_BUF_IOCTL_SYNC') return 'ENOTTY';
+    this.syncs.push(Number(dmaBufSync.fields.flags.get(argument, 0)));
+    return 0;
+  }
+}
 
 /** Our own grant table, as Xen keeps it. */
 export class FakeGrantTable {
@@ -184,6 +222,8 @@ export class FakeDmaBufGntdev extends FakeGntdev {
   }
 }
 
+const NO_WRITING = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
+
 class FakeUdmabuf extends FakeDevice {
   readonly #kernel: FakeKernel;
 
@@ -196,9 +236,11 @@ class FakeUdmabuf extends FakeDevice {
     if (name !== 'UDMABUF_CREATE') return 'ENOTTY';
     const { memfd, size } = udmabufCreate.read(argument, 0);
     const pages = Number(size) / PAGE_SIZE;
+    const seals = sealsOf(memfd, context);
+    if ((seals & F_SEAL_SHRINK) === 0 || (seals & NO_WRITING) !== 0) return 'EINVAL';
     if (pages > this.#kernel.udmabufLimit) return 'EINVAL';
     if (this.#kernel.udmabufsLeft-- <= 0) return 'ENOMEM';
-    return this.#kernel.dmaBuf(dup(memfd), pages);
+    return this.#kernel.dmaBuf(asDmaBuf(memfd), pages);
   }
 }
 
@@ -213,9 +255,7 @@ class FakeHeap extends FakeDevice {
   protected answer(name: string, argument: DataView): number | string {
     if (name !== 'DMA_HEAP_IOCTL_ALLOC') return 'ENOTTY';
     const pages = Number(dmaHeapAllocationData.fields.len.get(argument, 0)) / PAGE_SIZE;
-    const fd = memfdCreate('fake-heap-buffer', context);
-    ftruncate(fd, pages * PAGE_SIZE, context);
-    dmaHeapAllocationData.fields.fd.set(argument, 0, this.#kernel.dmaBuf(fd, pages));
+    dmaHeapAllocationData.fields.fd.set(argument, 0, this.#kernel.newDmaBuf(pages));
     return 0;
   }
 }
@@ -297,6 +337,7 @@ export class FakeKernel {
 
   #device(path: string): DeviceFile | undefined {
     if (path === '/dev/xen/gntdev') return this.gntdev();
+    if (path === '/dev/xen/gntalloc') return new FakeGntalloc(this.table);
     if (path === '/dev/udmabuf') return new FakeUdmabuf(this);
     if (path === '/dev/xen/privcmd') return new FakePrivcmd(this.table);
     if (path === '/dev/xen/hypercall') return new FakeMemory();
@@ -315,6 +356,46 @@ export class FakeKernel {
   dmaBuf(fd: number, pages: number): number {
     this.#dmaBufs.set(fd, pages);
     return fd;
+  }
+
+  /** A dma-buf that a driver made; `readOnly` as by a descriptor that gives no writable view. */
+  newDmaBuf(pages: number, { readOnly = false }: { readOnly?: boolean } = {}): number {
+    const memfd = memfdCreate('fake-dma-buf', context);
+    ftruncate(memfd, pages * PAGE_SIZE, context);
+    const fd = asDmaBuf(memfd, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    close(memfd, context);
+    return this.dmaBuf(fd, pages);
+  }
+
+  /** A dma-buf whose driver gives no view of it, as gntdev's: a file that has no mmap. */
+  newViewlessDmaBuf(pages: number): number {
+    return this.dmaBuf(eventfd(0, DMA_BUF_MARK), pages);
+  }
+
+  /** Every dma-buf that was handed over, in order. */
+  readonly handedOver: FakeDmaBufFile[] = [];
+
+  readonly files: BufferFiles = {
+    identify: (fd) => {
+      const { kind, key, sizeBytes } = isDmaBuf(fd)
+        ? {
+            kind: 'dma-buf' as const,
+            key: `dma-buf:${fstatSync(fd).ino}`,
+            sizeBytes: fstatSync(fd).size,
+          }
+        : BUFFER_FILES.identify(fd);
+      const pages = kind === 'dma-buf' ? this.pagesOf(fd) : undefined;
+      return { kind, key, sizeBytes: pages === undefined ? sizeBytes : pages * PAGE_SIZE };
+    },
+    duplicate: (fd) => (isDmaBuf(fd) ? this.#handOver(fd) : BUFFER_FILES.duplicate(fd)),
+  };
+
+  #handOver(fd: number): BufferFile {
+    const pages = this.pagesOf(fd);
+    const own = new FakeDmaBufFile(dup(fd));
+    if (pages !== undefined) this.dmaBuf(own.fd, pages);
+    this.handedOver.push(own);
+    return own;
   }
 
   pagesOf(fd: number): number | undefined {

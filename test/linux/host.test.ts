@@ -9,6 +9,7 @@ import { GNTDEV, openXenDevice } from '../../src/linux/device.ts';
 import type { CardReport } from '../../src/linux/drm/report.ts';
 import { probeHost, requireServable } from '../../src/linux/host.ts';
 import { kmsPath } from '../../src/linux/kms-path.ts';
+import { sharePath } from '../../src/linux/share-path.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { FakeKernel } from './fake-dma-bufs.ts';
 
@@ -56,6 +57,20 @@ test('ways that work are found to work by doing what they do, and nothing stays 
   assert.equal(kernel.table.read(8).flags, 0);
   assert.match(paths['export-refs'].reason, /compiled in/);
   assert.equal(readdirSync('/proc/self/fd').length, before);
+});
+
+test('a host that lets too few pages be shared for a picture says how to allow more', async () => {
+  const kernel = new FakeKernel();
+  const { paths } = await probeHost(process.env, kernel.open);
+  assert.match(paths['share-pages'].reason, /^opened; all programs together may share \d+ pages$/);
+  for (const limit of [1024, 2024]) {
+    const { available, reason, remedy } = sharePath(limit);
+    assert.equal(available, true);
+    assert.match(reason, new RegExp(`share ${limit} pages`));
+    assert.match(remedy!, /2025 pages: `echo 65536 > .*xen_gntalloc.parameters.limit`/);
+  }
+  const reason = 'opened; all programs together may share 2025 pages';
+  assert.deepEqual(sharePath(2025), { available: true, reason });
 });
 
 test('a kernel without dma-bufs of grants is told from one that refuses', async () => {

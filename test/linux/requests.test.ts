@@ -52,6 +52,12 @@ int main(int argc, char **argv) {
   map->count = 3;
   for (int i = 0; i < 3; i++) map->refs[i] = (struct ioctl_gntdev_grant_ref){ 0x123, 0x1000000 + i };
   SAY(IOCTL_GNTDEV_MAP_GRANT_REF, map, size);
+  struct ioctl_gntdev_unmap_notify farewell = {
+    .index = 0x2005,
+    .action = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT,
+    .event_channel_port = 5,
+  };
+  SAY(IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &farewell, sizeof farewell);
   struct ioctl_gntdev_unmap_grant_ref unmap = { .index = 0, .count = 3 };
   SAY(IOCTL_GNTDEV_UNMAP_GRANT_REF, &unmap, sizeof unmap);
 
@@ -61,6 +67,14 @@ int main(int argc, char **argv) {
   alloc->flags = GNTALLOC_FLAG_WRITABLE;
   alloc->count = 2;
   SAY(IOCTL_GNTALLOC_ALLOC_GREF, alloc, size);
+  struct ioctl_gntalloc_unmap_notify notify_end = {
+    .index = 0x1005,
+    .action = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT,
+    .event_channel_port = 5,
+  };
+  SAY(IOCTL_GNTALLOC_SET_UNMAP_NOTIFY, &notify_end, sizeof notify_end);
+  struct ioctl_gntalloc_unmap_notify no_notify = { .index = 0x1005 };
+  SAY(IOCTL_GNTALLOC_SET_UNMAP_NOTIFY, &no_notify, sizeof no_notify);
   struct ioctl_gntalloc_dealloc_gref dealloc = { .index = 0, .count = 2 };
   SAY(IOCTL_GNTALLOC_DEALLOC_GREF, &dealloc, sizeof dealloc);
 
@@ -128,15 +142,20 @@ async function bufferRequests(refs: readonly Gref[]) {
 async function ourRequests(): Promise<{ seen: SeenRequest[]; numbers: Numbers }> {
   const domid = domId(0x123);
   const gntdevDevice = new FakeGntdev();
+  const nothing = { notify: () => undefined, [Symbol.asyncDispose]: async () => undefined };
+  const channel = { port: port(5), ...nothing };
   const refs = [gref(0x1000000), gref(0x1000001), gref(0x1000002)];
   {
     using gntdev = new Gntdev(gntdevDevice);
-    await gntdev.map({ domid, refs, writable: true });
+    const farewell = { byte: 0x2005, channel };
+    await gntdev.map({ domid, refs, writable: true, farewell });
   }
   const gntallocDevice = new FakeGntalloc();
   {
     using gntalloc = new Gntalloc(gntallocDevice);
-    await gntalloc.share({ domid, pages: 2, writable: true });
+    const farewell = { byte: 0x1005, channel };
+    const shared = await gntalloc.share({ domid, pages: 2, writable: true, farewell });
+    await shared.end();
   }
   const evtchnDevice = new FakeEvtchn();
   {
