@@ -48,7 +48,12 @@ export const shareOffer = struct(
     attached: [64, u32, 'SHARE_ATTACHED_*: what the answer is'],
     ended: [68, u32, '1: no frame follows those that are ready'],
     dropped: [72, u64, 'frames of a stream that nobody took'],
-    reserved: [80, reserved(u8, 1968), 'zero'],
+    exporter_live: [
+      80,
+      u8,
+      '1 while the exporter is there; cleared when it is gone, with an event',
+    ],
+    reserved: [81, reserved(u8, 1967), 'zero'],
   },
 );
 
@@ -72,16 +77,14 @@ export const shareControl = struct(
   'share_control',
   'The page that both ends write to; a state for each slot follows.',
   {
-    exporter_live: [0, u8, '1 while the exporter is there; cleared when it is gone, with an event'],
+    importer_live: [0, u8, '1 while an importer is there; cleared when it is gone, with an event'],
     reserved: [1, reserved(u8, 3), 'zero'],
-    importer_live: [4, u8, '1 while an importer is there; cleared when it is gone, with an event'],
-    reserved_2: [5, reserved(u8, 3), 'zero'],
-    version: [8, u32, 'the importer’s choice of those in xenstore'],
-    session: [12, u32, 'of the importer: another number for each time that one attaches, never 0'],
-    turned_away: [16, u32, 'importers that found the share in use'],
-    exporter_waits: [20, u32, '1: the exporter wants an event when a slot becomes free'],
-    importer_waits: [24, u32, '1: the importer wants an event when a slot becomes ready'],
-    reserved_3: [28, reserved(u8, 36), 'zero'],
+    version: [4, u32, 'the importer’s choice of those in xenstore'],
+    session: [8, u32, 'of the importer: another number for each time that one attaches, never 0'],
+    turned_away: [12, u32, 'importers that found the share in use'],
+    exporter_waits: [16, u32, '1: the exporter wants an event when a slot becomes free'],
+    importer_waits: [20, u32, '1: the importer wants an event when a slot becomes ready'],
+    reserved_2: [24, reserved(u8, 40), 'zero'],
   },
 );
 

@@ -25,19 +25,13 @@ const VERSION = fields.version.offset / WORD_BYTES;
 const SESSION = fields.session.offset / WORD_BYTES;
 const TURNED_AWAY = fields.turned_away.offset / WORD_BYTES;
 const STATES = SHARE_STATES_OFFSET / WORD_BYTES;
-const LIVE: Readonly<Record<ShareEnd, number>> = {
-  exporter: fields.exporter_live.offset,
-  importer: fields.importer_live.offset,
-};
 const WAITS: Readonly<Record<ShareEnd, number>> = {
   exporter: fields.exporter_waits.offset / WORD_BYTES,
   importer: fields.importer_waits.offset / WORD_BYTES,
 };
 
-/** Offset of the byte that is cleared when an end is gone. */
-export function liveByteOf(end: ShareEnd): number {
-  return LIVE[end];
-}
+/** Offset of the byte that is cleared when the importer is gone. */
+export const IMPORTER_LIVE_BYTE = fields.importer_live.offset;
 
 export class ControlPage {
   readonly #bytes: Uint8Array;
@@ -48,12 +42,13 @@ export class ControlPage {
     this.#words = new Int32Array(page.buffer, page.byteOffset, PAGE_SIZE / WORD_BYTES);
   }
 
-  isLive(end: ShareEnd): boolean {
-    return Atomics.load(this.#bytes, LIVE[end]) === 1;
+  get importerLive(): boolean {
+    return Atomics.load(this.#bytes, IMPORTER_LIVE_BYTE) === 1;
   }
 
-  setLive(end: ShareEnd, live: boolean): void {
-    Atomics.store(this.#bytes, LIVE[end], live ? 1 : 0);
+  /** The importer is there from now on, until the farewell of the page. */
+  setLive(): void {
+    Atomics.store(this.#bytes, IMPORTER_LIVE_BYTE, 1);
   }
 
   /** What the importer chose, or whatever was written there. */

@@ -22,11 +22,11 @@ import {
 } from '../zcopy/release.ts';
 import { endSharedStep } from '../zcopy/shared-buffer.ts';
 import { Condition, type Patience } from './condition.ts';
-import { ControlPage, liveByteOf } from './control-page.ts';
+import { ControlPage } from './control-page.ts';
 import { writeDirectory } from './grant-directory.ts';
 import { encodeMetadata, type ShareMetadata } from './metadata.ts';
 import type { Answer, OfferNode } from './nodes.ts';
-import { OfferWriter } from './offer-page.ts';
+import { EXPORTER_LIVE_BYTE, OfferWriter } from './offer-page.ts';
 import { paced } from './paced.ts';
 import { FrameProducer, shareOver, type WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
@@ -107,7 +107,7 @@ export class ExportedShare {
     this.#generation = this.#offer.setMetadata(encodeMetadata(metadata));
     this.#producer = stream && this.#newProducer(stream.whenFull);
     this.#release = new Release({ runtime, steps: this.#releaseSteps() });
-    this.#control.setLive('exporter', true);
+    this.#offer.setLive();
   }
 
   /** Makes a share and offers it. @throws SysError, ShareError `oversized-metadata`; nothing is left then */
@@ -262,7 +262,7 @@ export class ExportedShare {
   }
 
   #lookForImporter(): void {
-    const live = this.#control.isLive('importer');
+    const live = this.#control.importerLive;
     const { session } = this.#control;
     if (this.#attached && (!live || session !== this.#session)) this.#detach();
     if (live && session !== this.#session) this.#attach(session);
@@ -357,8 +357,8 @@ export class ExportedShare {
       ourStep('the node of the share', () => this.#options.node.remove()),
       ...slots.steps,
       endSharedStep(directory),
-      endSharedStep(offer),
       endSharedStep(control),
+      endSharedStep(offer),
       ourStep('the event channel', () => channel[Symbol.asyncDispose]()),
     ];
   }
@@ -412,10 +412,10 @@ async function makeParts(
   undo.push(endSharedStep(directory));
   const channel = await events.allocUnbound({ remote: to, handler: paced(runtime, onEvent) });
   undo.push(ourStep('the event channel', () => channel[Symbol.asyncDispose]()));
-  const farewell = { byte: liveByteOf('exporter'), channel };
-  const control = await grants.share({ domid: to, pages: 1, writable: true, farewell });
+  const control = await grants.share({ domid: to, pages: 1, writable: true });
   undo.push(endSharedStep(control));
-  const offer = await grants.share({ domid: to, pages: 2, writable: false });
+  const farewell = { byte: EXPORTER_LIVE_BYTE, channel };
+  const offer = await grants.share({ domid: to, pages: 2, writable: false, farewell });
   undo.push(endSharedStep(offer));
   return { slots, directory, channel, control, offer };
 }

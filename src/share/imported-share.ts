@@ -29,7 +29,7 @@ import { type SharedBuffer, unmapStep } from '../zcopy/shared-buffer.ts';
 import { type FromRefsRequest, Zcopy } from '../zcopy/zcopy.ts';
 import { Condition } from './condition.ts';
 import { FrameConsumer } from './consumer.ts';
-import { ControlPage, liveByteOf } from './control-page.ts';
+import { ControlPage, IMPORTER_LIVE_BYTE } from './control-page.ts';
 import { readDirectory } from './grant-directory.ts';
 import type { ShareMetadata } from './metadata.ts';
 import { OfferReader } from './offer-page.ts';
@@ -54,6 +54,8 @@ export interface ImportOptions extends OpenOptions {
   readonly domain: Pick<Domain, 'foreign' | 'events' | 'grants'>;
   readonly offered: OfferedShare;
   readonly onViolation: (violation: ProtocolViolation) => void;
+  /** The exporter's program is gone, of which xenstore says nothing. */
+  readonly onExporterGone: () => void;
 }
 
 /** How long an exporter may take to accept an importer. */
@@ -126,7 +128,7 @@ export class ImportedShare implements AsyncDisposable {
       share.#onEvent();
       return share;
     } catch (error) {
-      const live = attachment.control.isLive('exporter');
+      const live = attachment.offer.exporterLive;
       await Promise.all(slots.map((slot) => slot.release()));
       await new Release({ runtime, steps: attachment.steps }).release();
       if (!(error instanceof GrantMapError)) throw error;
@@ -211,10 +213,12 @@ export class ImportedShare implements AsyncDisposable {
   }
 
   #onEvent(): void {
-    const { control, offer, condition } = this.#attachment;
+    const { offer, condition } = this.#attachment;
     if (this.#release.state !== 'live') return;
-    if (!control.isLive('exporter')) this.#finish('exporter-gone');
-    else if (offer.attached !== SHARE_ATTACHED_ACCEPTED) this.#finish('turned-out');
+    if (!offer.exporterLive) {
+      this.#options.onExporterGone();
+      this.#finish('exporter-gone');
+    } else if (offer.attached !== SHARE_ATTACHED_ACCEPTED) this.#finish('turned-out');
     condition.changed();
   }
 
@@ -290,10 +294,10 @@ async function attach(options: ImportOptions, onEvent: () => void): Promise<Atta
       const request = { remote: exporter, remotePort: node.port, handler };
       channel = await domain.events.bindInterdomain(request);
     } catch (error) {
-      throw await whyNotBound(options, error);
+      throw await whyNotBound(options, offer, error);
     }
     steps.unshift(closeStep(channel));
-    const farewell = { byte: liveByteOf('importer'), channel };
+    const farewell = { byte: IMPORTER_LIVE_BYTE, channel };
     const page = await mapOfExporter(options, controlRefs, true, farewell);
     steps.unshift(unmapStep(page));
     const control = new ControlPage(page.bytes);
@@ -317,10 +321,10 @@ async function introduce(parts: {
   const session = ((offer.session + 1) >>> 0 || 1) >>> 0;
   control.version = SHARE_VERSION;
   control.session = session;
-  control.setLive('importer', true);
+  control.setLive();
   channel.notify();
   const look = () => {
-    if (!control.isLive('exporter')) throw exporterGone(offered);
+    if (!offer.exporterLive) throw exporterGone(offered);
     return offer.session === session || undefined;
   };
   const what = `domain ${offered.exporter} answers who opens the share ${offered.id}`;
@@ -342,16 +346,19 @@ function checkSame(offered: OfferedShare, reader: OfferReader): void {
 }
 
 /** The port is bound by somebody, or is no more. */
-async function whyNotBound(options: ImportOptions, error: unknown): Promise<unknown> {
+async function whyNotBound(
+  options: ImportOptions,
+  offer: OfferReader,
+  error: unknown,
+): Promise<unknown> {
   if (!(error instanceof SysError)) return error;
   const { offered } = options;
   if (error.errnoName !== 'EINVAL') {
     return error.errnoName === 'ESRCH' ? exporterGone(offered) : error;
   }
+  if (!offer.exporterLive) return exporterGone(offered);
   await using page = await mapOfExporter(options, [offered.offer.controlRef], true);
-  const control = new ControlPage(page.bytes);
-  if (!control.isLive('exporter')) return exporterGone(offered);
-  control.countTurnedAway();
+  new ControlPage(page.bytes).countTurnedAway();
   return new ShareError('in-use', `the share ${offered.id} is open in another program here`);
 }
 

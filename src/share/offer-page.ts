@@ -48,12 +48,16 @@ export interface FrameFacts {
 /** How often a reader tries to find the metadata at rest. */
 const METADATA_TRIES = 16;
 
-const { generation, metadata_bytes, session, attached, ended, dropped } = shareOffer.fields;
+const { generation, metadata_bytes, session, attached, ended, dropped, exporter_live } =
+  shareOffer.fields;
 const WORD_BYTES = Int32Array.BYTES_PER_ELEMENT;
 const GENERATION = generation.offset / WORD_BYTES;
 const SESSION = session.offset / WORD_BYTES;
 const ATTACHED = attached.offset / WORD_BYTES;
 const ENDED = ended.offset / WORD_BYTES;
+
+/** Offset of the byte that is cleared when the exporter is gone. */
+export const EXPORTER_LIVE_BYTE = exporter_live.offset;
 
 /** The pages, cut up once. */
 class OfferPages {
@@ -95,7 +99,13 @@ export class OfferWriter {
       attached: 0,
       ended: 0,
       dropped: 0n,
+      exporter_live: 0,
     });
+  }
+
+  /** The exporter is there from now on, until the farewell of the page. */
+  setLive(): void {
+    Atomics.store(this.#pages.bytes, EXPORTER_LIVE_BYTE, 1);
   }
 
   /** Replaces the metadata. @returns their generation, an even number */
@@ -162,6 +172,10 @@ export class OfferReader {
     }
     const detail = `the metadata did not come to rest in ${METADATA_TRIES} tries`;
     throw new ProtocolViolation('restless-metadata', 'XEN_EINVAL', detail);
+  }
+
+  get exporterLive(): boolean {
+    return Atomics.load(this.#pages.bytes, EXPORTER_LIVE_BYTE) === 1;
   }
 
   /** The importer that was answered last. */

@@ -96,6 +96,12 @@ export class PeerOffers implements AsyncDisposable {
     return this.#shares.get(id);
   }
 
+  /** Nothing of a share is open any more: one that was withdrawn is over, whatever xenstore says. */
+  closed(id: ShareId): void {
+    const share = this.#shares.get(id);
+    if (share?.node.withdrawMs !== undefined) this.#end(share, { type: 'withdrawn', share });
+  }
+
   /** The program that offered it is found to be gone, whatever it left in xenstore. */
   gone(id: ShareId): void {
     const share = this.#shares.get(id);
@@ -217,15 +223,16 @@ export class PeerOffers implements AsyncDisposable {
 
   #end(share: OfferedShare, event: ShareEvent): void {
     if (!this.#shares.delete(share.id)) return;
-    const told = event.type === 'withdrawn' && share.node.withdrawMs !== undefined;
+    const told = share.node.withdrawMs !== undefined;
     if (!told) this.#options.onEvent(event);
   }
 
-  /** Looks at the pages of an offer; undefined when they are not granted any more. */
+  /** Looks at the pages of an offer; undefined when the program that made it is gone. */
   async #read(node: OfferNode): Promise<Found> {
     await using pages = await this.#map(node);
     if (pages === undefined) return undefined;
     const reader = new OfferReader(pages.bytes);
+    if (!reader.exporterLive) return undefined;
     const offer = reader.offer();
     return { node, offer, metadata: parseMetadata(reader.metadata().copy, offer.slotBytes) };
   }
@@ -235,7 +242,6 @@ export class PeerOffers implements AsyncDisposable {
     try {
       return await domain.foreign.map({ domid: exporter, refs: offerRefs, writable: false });
     } catch (error) {
-      // What a program left in xenstore when it died.
       if (error instanceof GrantMapError) return undefined;
       throw error;
     }

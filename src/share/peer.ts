@@ -13,7 +13,7 @@ import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import { accountedDomain } from '../zcopy/accounted-domain.ts';
 import type { Account, Ledger } from '../zcopy/ledger.ts';
 import { Answers } from './answers.ts';
-import { type ImportEnd, ImportedShare, type OpenOptions } from './imported-share.ts';
+import { ImportedShare, type OpenOptions } from './imported-share.ts';
 import type { OfferedShare } from './offered-share.ts';
 import { PeerOffers } from './peer-offers.ts';
 import { type AcceptRule, budgetOf } from './policy.ts';
@@ -111,7 +111,6 @@ export class Peer {
     try {
       const share = await this.#import(offered, options);
       this.#open.set(id, share);
-      void share.over.then((end) => this.#onOver(id, end));
       void share.released.then(() => this.#onReleased(id));
       return share;
     } catch (error) {
@@ -145,6 +144,7 @@ export class Peer {
         domain: this.#domain,
         offered,
         onViolation: ({ reason }) => this.#account.countRefusal(reason),
+        onExporterGone: () => this.#offers?.gone(offered.id),
       });
       this.#account.track(asHeld(offered, share));
       void share.released.then(() => charge[Symbol.dispose]());
@@ -155,13 +155,9 @@ export class Peer {
     }
   }
 
-  /** Of a program that died, xenstore says nothing. */
-  #onOver(id: ShareId, end: ImportEnd): void {
-    if (end === 'exporter-gone') this.#offers?.gone(id);
-  }
-
   #onReleased(id: ShareId): void {
     this.#open.delete(id);
+    this.#offers?.closed(id);
     if (!this.#scope.closing) this.#answers?.takeBack(id);
   }
 

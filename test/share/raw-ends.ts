@@ -99,6 +99,7 @@ export class RawExporter {
       attached: 0,
       ended: 0,
       dropped: 0n,
+      exporter_live: 1,
       ...raw.fields,
     });
     shareMetadata.write(new DataView(offer.bytes.buffer, offer.bytes.byteOffset + PAGE_SIZE), 0, {
@@ -118,7 +119,6 @@ export class RawExporter {
       name: new Uint8Array(80),
       ...raw.metadata,
     });
-    control.bytes[shareControl.fields.exporter_live.offset] = 1;
     const root = `/local/domain/${domain.domid}/data/xen-zcopy/offers/${to}`;
     const { store } = domain;
     await run(store.mkdir(root));

@@ -46,8 +46,10 @@ export interface ShareWorld {
   mapped(of: TestDomain): number;
   /** Grants that a domain gives. */
   granted(of: TestDomain): number;
-  /** The program of a domain ends without a word: its kernel cleans up. */
+  /** The program of a domain ends without a word: its kernel cleans up, xenstore keeps what it wrote. */
   kill(of: TestDomain): Promise<void>;
+  /** The domain is destroyed with its program. */
+  destroy(of: TestDomain): Promise<void>;
 }
 
 export async function sharing(body: (world: ShareWorld) => Promise<void>, seed = 1): Promise<void> {
@@ -60,8 +62,9 @@ export async function sharing(body: (world: ShareWorld) => Promise<void>, seed =
   };
   const before = await run(nodeCount(host));
   const [alice, bob, carol] = [await enter('alice'), await enter('bob'), await enter('carol')];
-  const exporters: Exporter[] = [];
-  const importers: Importer[] = [];
+  /** What is to be closed, unless its domain has died. */
+  const programs: { readonly domid: DomId; readonly close: () => Promise<void> }[] = [];
+  const dead = new Set<DomId>();
   const books = (domid: DomId) => host.hypervisor.books().domains.find((b) => b.domid === domid);
   const domainOf = (of: TestDomain | XenHost) => ('dom0' in of ? of.dom0 : of.domain);
   await body({
@@ -74,8 +77,9 @@ export async function sharing(body: (world: ShareWorld) => Promise<void>, seed =
     until: (condition, what) => runtime.runUntil(condition, { what, maxSteps: STEPS_MAX }),
     pause: (delayMs) => run(sleep(runtime, delayMs)),
     exporter: (of) => {
-      const exporter = new Exporter({ runtime, domain: domainOf(of) });
-      exporters.push(exporter);
+      const domain = domainOf(of);
+      const exporter = new Exporter({ runtime, domain });
+      programs.push({ domid: domain.domid, close: () => exporter.close() });
       return exporter;
     },
     importer: async (of, ...from) => {
@@ -85,7 +89,7 @@ export async function sharing(body: (world: ShareWorld) => Promise<void>, seed =
       }));
       const domain = domainOf(of);
       const importer = await run(Importer.open({ runtime, domain, policy: { accept } }));
-      importers.push(importer);
+      programs.unshift({ domid: domain.domid, close: () => importer.close() });
       return importer;
     },
     next: async (importer, count = 1) => {
@@ -99,11 +103,15 @@ export async function sharing(body: (world: ShareWorld) => Promise<void>, seed =
     mapped: ({ domain }) => books(domain.domid)?.maptrackUsed ?? 0,
     granted: ({ domain }) => books(domain.domid)?.grantsGiven ?? 0,
     kill: async ({ domain }) => {
+      dead.add(domain.domid);
       await run(Promise.resolve(domain[Symbol.asyncDispose]()));
     },
+    destroy: async ({ guest, domain }) => {
+      dead.add(domain.domid);
+      await run(guest.destroy());
+    },
   });
-  for (const importer of importers) await run(importer.close());
-  for (const exporter of exporters) await run(exporter.close());
+  for (const { domid, close } of programs) if (!dead.has(domid)) await run(close());
   for (const { guest } of [alice, bob, carol]) await run(guest.destroy());
   assert.deepEqual(leakReport(host.hypervisor.books()), []);
   assert.equal(await run(nodeCount(host)), before, 'nodes are left in xenstore');
