@@ -54,6 +54,8 @@ export interface ExportOptions {
   /** Of a stream: how many slots new pages are for, and what a full one does. */
   readonly stream?: { readonly slots: number; readonly whenFull: WhenFull };
   readonly node: ShareNode;
+  /** Which program we are, for those that come after us. */
+  readonly owner?: string | undefined;
   readonly onRefusal: (reason: string) => void;
 }
 
@@ -311,7 +313,9 @@ export class ExportedShare {
   }
 
   #node(): OfferNode {
+    const { owner } = this.#options;
     return {
+      ...(owner !== undefined && { owner }),
       versions: [SHARE_VERSION],
       offerRefs: offerRefs(this.#parts.offer),
       port: this.#parts.channel.port,

@@ -22,16 +22,27 @@ import {
   nodeOf,
   offersPath,
   parseAnswer,
+  parseOffer,
 } from './nodes.ts';
 import type { WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
 import { newShareId, parseShareId, type ShareId } from './share-id.ts';
 import type { ShareMemory } from './slots.ts';
 
+/** Tells the programs of one domain apart, those that died included. */
+export interface ProgramIdentity {
+  /** Ours: up to 128 characters without spaces, that no other program ever has. */
+  readonly own: string;
+  /** Whether the program of that name runs. */
+  isAlive(name: string): boolean;
+}
+
 export interface ExporterOptions {
   readonly runtime: Runtime;
   /** Used, and not owned. */
   readonly domain: Domain;
+  /** Where a domain has several programs: what dead ones left in xenstore is removed. */
+  readonly program?: ProgramIdentity;
 }
 
 interface CommonRequest {
@@ -59,6 +70,7 @@ const CLOSE_DEADLINE_MS = 1000;
 export class Exporter implements AsyncDisposable {
   readonly #runtime: Runtime;
   readonly #domain: Domain;
+  readonly #program: ProgramIdentity | undefined;
   readonly #log: Logger;
   readonly #scope = new Scope('exporter');
   readonly #shares = new Map<ShareId, ExportedShare>();
@@ -68,7 +80,8 @@ export class Exporter implements AsyncDisposable {
   readonly #peers = new Map<DomId, Promise<void>>();
   readonly #refused = new Map<string, number>();
 
-  constructor({ runtime, domain }: ExporterOptions) {
+  constructor({ runtime, domain, program }: ExporterOptions) {
+    this.#program = program;
     this.#runtime = runtime;
     this.#domain = domain;
     this.#log = runtime.log.child({ exporter: domain.domid });
@@ -133,6 +146,7 @@ export class Exporter implements AsyncDisposable {
       metadata: { ...UNNAMED, ...request.metadata },
       ...(stream && { stream }),
       node: this.#node(to, id),
+      owner: this.#program?.own,
       onRefusal: (reason) => this.#countRefusal(reason),
     });
     this.#shares.set(id, share);
@@ -177,6 +191,7 @@ export class Exporter implements AsyncDisposable {
     await store.transaction((access) =>
       makeReadableBy(access, offers, { owner: domid, reader: importer }),
     );
+    await this.#sweep(offers);
     const answers = answersPath(ends);
     this.#scope.own(
       await store.watch(answers, (path) => {
@@ -187,6 +202,16 @@ export class Exporter implements AsyncDisposable {
         for (const share of concerned) void this.#hear(share, nodeOf(answers, share.id));
       }),
     );
+  }
+
+  /** Removes the offers of programs that are not there any more. @throws SysError */
+  async #sweep(offers: string): Promise<void> {
+    const { store } = this.#domain;
+    for (const name of (await store.directory(offers)) ?? []) {
+      const path = `${offers}/${name}`;
+      const owner = ownerOf(await store.read(path), path);
+      if (owner !== undefined && this.#program?.isAlive(owner) === false) await store.remove(path);
+    }
   }
 
   /** Reads what an importer says. */
@@ -219,5 +244,16 @@ export class Exporter implements AsyncDisposable {
 
   #countRefusal(reason: string): void {
     this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
+  }
+}
+
+/** Of an offer in our own directory, when its node says so. */
+function ownerOf(value: string | undefined, path: string): string | undefined {
+  if (value === undefined) return undefined;
+  try {
+    return parseOffer(distrust(value), path).owner;
+  } catch (error) {
+    if (error instanceof ProtocolViolation) return undefined;
+    throw error;
   }
 }

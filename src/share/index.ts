@@ -8,6 +8,7 @@ export {
   type BufferRequest,
   Exporter,
   type ExporterOptions,
+  type ProgramIdentity,
   type StreamRequest,
 } from './exporter.ts';
 export type { ImportEnd, ImportedShare, OpenOptions } from './imported-share.ts';

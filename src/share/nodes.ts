@@ -53,6 +53,8 @@ export interface OfferNode {
   readonly generation: number;
   /** The importer has so many milliseconds to close the share, from when it read this on. */
   readonly withdrawMs?: number;
+  /** Which program of the exporter's domain it is of, in words of that domain's own. */
+  readonly owner?: string;
 }
 
 /** Longer values than any that makes sense are not looked at. */
@@ -66,6 +68,7 @@ export function formatOffer(offer: OfferNode): string {
     `event-channel=${offer.port}`,
     `generation=${offer.generation}`,
   ];
+  if (offer.owner !== undefined) words.push(`owner=${offer.owner}`);
   if (offer.withdrawMs !== undefined) words.push(`withdraw-ms=${offer.withdrawMs}`);
   return words.join(' ');
 }
@@ -84,8 +87,10 @@ export function parseOffer(value: Untrusted<string>, node: string): OfferNode {
     port: parsePort(word('event-channel'), `${node} event-channel`),
     generation: parseU32(word('generation'), `${node} generation`),
   };
-  if (!words.has('withdraw-ms')) return offer;
-  return { ...offer, withdrawMs: parseU32(word('withdraw-ms'), `${node} withdraw-ms`) };
+  const owner = words.get('owner');
+  const said = owner === undefined ? offer : { ...offer, owner };
+  if (!words.has('withdraw-ms')) return said;
+  return { ...said, withdrawMs: parseU32(word('withdraw-ms'), `${node} withdraw-ms`) };
 }
 
 function parseRefs(value: Untrusted<string>, node: string): OfferNode['offerRefs'] {

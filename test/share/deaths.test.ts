@@ -116,3 +116,24 @@ test('what a program left in xenstore when it died is no offer, and its answers 
     assert.deepEqual(second.offers, []);
     assert.deepEqual(second.refused.get(alice.domain.domid), {}, 'and no lie either');
   }));
+
+test('what a dead program of the same domain offered is removed by the next one', () =>
+  sharing(async (world) => {
+    const { alice, bob, run } = world;
+    const { Exporter } = await import('../../src/share/exporter.ts');
+    const { runtime } = world;
+    const alive = new Set(['first', 'second', 'third']);
+    const program = (own: string) => ({ own, isAlive: (name: string) => alive.has(name) });
+    const request = { to: bob.domain.domid, memory: { byteLength: 1 } };
+    const exporters = ['first', 'second', 'third'].map(
+      (own) => new Exporter({ runtime, domain: alice.domain, program: program(own) }),
+    );
+    const shares = [];
+    for (const exporter of exporters.slice(0, 2)) shares.push(await run(exporter.share(request)));
+    alive.delete('first');
+    shares.push(await run(exporters[2]!.share(request)));
+    const path = `/local/domain/${alice.domain.domid}/data/xen-zcopy/offers/${bob.domain.domid}`;
+    const names = (await run(alice.domain.store.directory(path)))!;
+    assert.deepEqual(names.sort(), [shares[1]!.id, shares[2]!.id].sort());
+    for (const exporter of exporters) await run(exporter.close());
+  }));
