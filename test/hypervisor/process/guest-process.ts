@@ -16,7 +16,7 @@ import {
 } from '../../../src/hypervisor/process/listener.ts';
 import { XenHost } from '../../../src/hypervisor/xen-host.ts';
 import { systemRuntime } from '../../../src/runtime/runtime.ts';
-import type { DomId, Gref } from '../../../src/xen/ids.ts';
+import { DOM0, type DomId, type Gref } from '../../../src/xen/ids.ts';
 import { eventually } from '../worker/host.ts';
 
 const program = fileURLToPath(new URL('./process-guest.js', import.meta.url));
@@ -117,6 +117,20 @@ export async function onMachine(
     for (const process of processes) process.signal('SIGKILL');
     await listener[Symbol.asyncDispose]();
     await host[Symbol.asyncDispose]();
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** Runs `body` with a host, and a path where a socket may be. */
+export async function onSocket(
+  body: (path: string, host: XenHost) => Promise<void>,
+): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'xen-zcopy-machine-'));
+  const host = await XenHost.start({ runtime: systemRuntime() });
+  try {
+    await body(join(directory, 'machine'), host);
+  } finally {
+    if (host.hypervisor.domain(DOM0)) await host[Symbol.asyncDispose]();
     rmSync(directory, { recursive: true });
   }
 }
