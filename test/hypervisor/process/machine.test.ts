@@ -16,14 +16,24 @@ import { MachineFile, machineFileRef } from '../../../src/hypervisor/process/mac
 import { MessageStream } from '../../../src/hypervisor/process/message-stream.ts';
 import { PROTOCOL_VERSION } from '../../../src/hypervisor/process/messages.ts';
 import { SysError } from '../../../src/runtime/errors.ts';
-import { systemRuntime } from '../../../src/runtime/runtime.ts';
+import { type Runtime, systemRuntime } from '../../../src/runtime/runtime.ts';
 import { DOM0, domId } from '../../../src/xen/ids.ts';
 import { connectUnixSocket } from '../../../src/xen/socket-channel.ts';
 import { eventually } from '../worker/host.ts';
-import { onMachine, onSocket } from './guest-process.ts';
+import { onMachine, onSocket, ProcessGuest } from './world.ts';
 
 const runtime = systemRuntime();
 const program = fileURLToPath(new URL('./machine-process.js', import.meta.url));
+
+/** A clock on which every wait is short. */
+const hasty: Runtime = {
+  nowMs: () => runtime.nowMs(),
+  wallMs: () => runtime.wallMs(),
+  after: (_, task) => runtime.after(50, task),
+  defer: (task) => runtime.defer(task),
+  random: runtime.random,
+  log: runtime.log,
+};
 
 function errno(...names: string[]) {
   return (error: unknown) => {
@@ -236,6 +246,42 @@ test('the machine is switched off, the socket first or the host at once', async 
   }
 });
 
+test('a process that does not let go is cut off when the machine is switched off', async () => {
+  for (const first of ['listener', 'host']) {
+    await onSocket(async (path, host) => {
+      const listener = await listenForGuests({ host, path });
+      const alice = new ProcessGuest(path, 'alice');
+      try {
+        await alice.enter();
+        alice.signal('SIGSTOP');
+        await (first === 'listener' ? listener : host)[Symbol.asyncDispose]();
+        assert.deepEqual(host.guests, []);
+        await listener[Symbol.asyncDispose]();
+        alice.signal('SIGCONT');
+        await eventually(() => alice.tell<boolean>('stopped'), 'the process is told');
+      } finally {
+        await alice.kill();
+      }
+    });
+  }
+});
+
+test('who does not say who they are loses the connection; a machine that says nothing is left', () =>
+  onSocket(
+    async (path, host) => {
+      const listener = await listenForGuests({ host, path });
+      const silent = await rawProcess(path);
+      await eventually(silent.closed, 'the connection is over');
+      await listener[Symbol.asyncDispose]();
+      const mute = createServer(() => {});
+      await once(mute.listen(path), 'listening');
+      const late = enterMachine({ runtime: hasty, path, name: 'a' });
+      await assert.rejects(late, errno('ETIMEDOUT'));
+      mute.close();
+    },
+    { runtime: hasty },
+  ));
+
 test('the socket is private, a stale one is replaced, a live one is not taken over', () =>
   onSocket(async (path, host) => {
     const stale = spawn(process.execPath, [
@@ -272,6 +318,32 @@ test("a file that is not the machine's memory is not mapped", () =>
     assert.throws(() => new MachineFile({ ...ref, inode: '1' }), errno('ESTALE'));
     assert.throws(() => new MachineFile({ ...ref, fd: 100_000 }), errno('ENOENT'));
     assert.throws(() => new MachineFile({ ...ref, pid: 2 ** 30 }), errno('ENOENT'));
+  }));
+
+test('when the process has no room for a view, nothing is taken, and it works again later', (context) =>
+  onSocket(async (path, host) => {
+    const listener = await listenForGuests({ host, path });
+    const alice = await enterMachine({ runtime, path, name: 'alice' });
+    const { domid, grants, foreign } = alice.domain;
+    const books = () => host.hypervisor.books().domains.find((each) => each.domid === domid)!;
+    const before = books();
+    const refuse = () => {
+      throw new SysError({ call: 'mmap', errnoName: 'ENOMEM', context: 'as the test wants' });
+    };
+    const full = context.mock.method(MachineFile.prototype, 'show', refuse);
+    await assert.rejects(grants.share({ domid, pages: 4, writable: true }), errno('ENOMEM'));
+    await assert.rejects(grants.share({ domid, pages: 600, writable: true }), errno('ENOMEM'));
+    assert.deepEqual(books(), before);
+    full.mock.restore();
+    const { refs, bytes } = await grants.share({ domid, pages: 600, writable: true });
+    bytes[0] = 7;
+    const fullAgain = context.mock.method(MachineFile.prototype, 'show', refuse);
+    const mapping = await foreign.map({ domid, refs, writable: false });
+    assert.throws(() => mapping.bytes, errno('ENOMEM'));
+    fullAgain.mock.restore();
+    assert.equal(mapping.bytes[0], 7);
+    await alice[Symbol.asyncDispose]();
+    await listener[Symbol.asyncDispose]();
   }));
 
 test('a look-up ends by its signal, and is forgotten by the machine', () =>

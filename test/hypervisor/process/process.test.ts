@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PAGE_SIZE } from '../../../src/abi/page.ts';
+import { enterMachine } from '../../../src/hypervisor/process/enter-machine.ts';
 import { sleep, systemRuntime } from '../../../src/runtime/runtime.ts';
 import { DOM0, type DomId, type Port } from '../../../src/xen/ids.ts';
 import { eventually } from '../worker/host.ts';
-import { onMachine, type ProcessGuest } from './guest-process.ts';
+import { onMachine, type ProcessGuest } from './world.ts';
 
 test('a process shares pages with domain 0 and maps pages of it', () =>
   onMachine(async ({ host: { dom0 }, guest }) => {
@@ -75,7 +76,7 @@ test('xenstore: a process reads, writes and watches its own home', () =>
     const home = `/local/domain/${alice.domid}`;
     assert.equal(await alice.tell('read', { path: `${home}/name` }), 'alice');
     await alice.tell('watch', { path: `${home}/data` });
-    await alice.tell('write', { path: `${home}/data/x`, value: 'hello' });
+    await alice.tell('write', { path: `${home}/data/x`, text: 'hello' });
     assert.equal(await dom0.store.read(`${home}/data/x`), 'hello');
     const before = await alice.tell<number>('storeEvents');
     await dom0.store.write(`${home}/data/y`, 'there');
@@ -83,7 +84,7 @@ test('xenstore: a process reads, writes and watches its own home', () =>
       async () => (await alice.tell<number>('storeEvents')) > before,
       'the watch of the process fires',
     );
-    await assert.rejects(alice.tell('write', { path: `${home}/name`, value: 'bob' }), /EACCES/);
+    await assert.rejects(alice.tell('write', { path: `${home}/name`, text: 'bob' }), /EACCES/);
     await alice.kill();
     await eventually(
       async () => (await dom0.store.directory(home)) === undefined,
@@ -221,15 +222,16 @@ test('a process that does not let go keeps what it looks at from everybody else'
 
 test('names: taken, malformed and too many are refused; a name is free when its domain is over', () =>
   onMachine(
-    async ({ spawn, guest, host }) => {
+    async ({ path, guest, host }) => {
+      const enter = (name: string) => enterMachine({ runtime: systemRuntime(), path, name });
       const alice = await guest('alice');
-      await assert.rejects(spawn('alice').enter(), /EEXIST/);
-      await assert.rejects(spawn('Domain-0').enter(), /EEXIST/);
+      await assert.rejects(enter('alice'), /EEXIST/);
+      await assert.rejects(enter('Domain-0'), /EEXIST/);
       for (const name of ['', ' ', 'a/b', '-a', 'a'.repeat(65), 'ä']) {
-        await assert.rejects(spawn(name).enter(), /EINVAL/, name);
+        await assert.rejects(enter(name), /EINVAL/, name);
       }
       await guest('bob');
-      await assert.rejects(spawn('carol').enter(), /EUSERS/);
+      await assert.rejects(enter('carol'), /EUSERS/);
       assert.equal(host.guests.length, 2);
       await alice.kill();
       await eventually(() => host.guests.length === 1, 'the first is gone');
