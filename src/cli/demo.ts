@@ -1,5 +1,6 @@
 // `xen-zcopy demo`: Xen in this process, guests that draw and listen, and the viewer. What `npm start` runs.
 
+import { listenForGuests } from '../hypervisor/process/listener.ts';
 import { listenOnUnixSocket } from '../hypervisor/xenstored/unix-listener.ts';
 import { SystemRandom } from '../runtime/random.ts';
 import { stderrLogger, systemRuntime } from '../runtime/runtime.ts';
@@ -11,6 +12,7 @@ import { announce, interrupted, startService } from './service.ts';
 export interface DemoOptions extends ServiceOptions {
   readonly guests: string;
   readonly xenstoreSocket?: string;
+  readonly machine?: string;
 }
 
 const MAX_GUESTS = 8;
@@ -41,7 +43,11 @@ export async function demo(options: DemoOptions): Promise<void> {
       controls: machine,
     });
     await machine.boot();
-    announce(service, config, ADVICE);
+    // Behind the guests: a process must not take one's name before it has started.
+    const door = options.machine;
+    if (door !== undefined) scope.own(await listenForGuests({ host: machine.host, path: door }));
+    const doorAdvice = door === undefined ? '' : `\nProcesses enter the machine by ${door}.`;
+    announce(service, config, `${ADVICE}${doorAdvice}`);
     await interrupted();
   } finally {
     await scope.close();

@@ -52,6 +52,10 @@ function program(): Command {
       '--xenstore-socket <path>',
       "also offer the in-process xenstored to Debian's xenstore-utils",
     )
+    .option(
+      '--machine <path>',
+      'also offer a socket by which processes of yours become domains of the machine',
+    )
     .action(async (options) => (await import('./demo.ts')).demo(options));
 
   withServiceOptions(root.command('serve'))

@@ -39,7 +39,7 @@ export interface DomainBooks {
   readonly windows: number;
   /** How many of its grants each domain maps. */
   readonly mappedBy: ReadonlyMap<DomId, number>;
-  /** Undefined for a domain whose code runs in another thread, or has not begun. */
+  /** Undefined for a domain whose code runs in another thread or process, or has not begun. */
   readonly kernel: KernelBooks | undefined;
 }
 

@@ -77,8 +77,8 @@ export class Guest {
   async #destroy(): Promise<void> {
     const { runtime, hypervisor, store, domain, uuid, devices } = this.#options;
     hypervisor.pause(this.domid);
-    if (this.#place?.hasOwnViews) await this.#place.ended;
     await removeDevices(runtime, store, devices);
+    if (this.#place?.hasOwnViews) await this.#place.ended;
     hypervisor.destroy(this.domid);
     await removeHome(store, this.domid, uuid);
     await this.#place?.ended;

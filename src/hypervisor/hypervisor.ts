@@ -132,7 +132,10 @@ export class Hypervisor implements HypercallWorld, Disposable {
     if (domain.state === 'running') this.#enterState(domain, 'paused');
   }
 
-  /** Takes everything away from a domain. Does nothing when it is dying or dead. */
+  /**
+   * Takes everything away from a domain; one in another process has to have let go of what it sees, which we
+   * cannot revoke. Does nothing when it is dying or dead.
+   */
   destroy(domid: DomId): void {
     const domain = this.#domains.get(domid);
     if (!domain || domain.state === 'dying') return;

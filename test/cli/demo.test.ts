@@ -7,12 +7,17 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { enterMachine } from '../../src/hypervisor/process/enter-machine.ts';
+import { SysError } from '../../src/runtime/errors.ts';
 import { systemRuntime, until } from '../../src/runtime/runtime.ts';
+import { DOM0, domId } from '../../src/xen/ids.ts';
 import { DemoProcess } from './demo-process.ts';
 import { differentPixels, expectedSheet, SHEET } from './expected-sheet.ts';
 
 const runtime = systemRuntime();
-const socket = join(mkdtempSync(join(tmpdir(), 'xen-zcopy-demo-')), 'xenstored');
+const directory = mkdtempSync(join(tmpdir(), 'xen-zcopy-demo-'));
+const socket = join(directory, 'xenstored');
+const door = join(directory, 'machine');
 const KEY_H = 35;
 const KEY_I = 23;
 const BTN_LEFT = 0x110;
@@ -20,7 +25,7 @@ const BTN_LEFT = 0x110;
 let demo: DemoProcess;
 
 before(async () => {
-  demo = await DemoProcess.start('--xenstore-socket', socket);
+  demo = await DemoProcess.start('--xenstore-socket', socket, '--machine', door);
 });
 after(async () => {
   assert.equal(await demo.stop(), 0, 'the demo ends in good order');
@@ -84,6 +89,26 @@ test("Debian's xenstore-ls sees the host of this process", () => {
   assert.match(stdout, /^\/local\/domain\/1\/name = "guest-1"/m);
   assert.match(stdout, /^\/local\/domain\/0\/backend\/vdispl\/1\/0\/state = "4"/m);
   assert.match(stdout, /^\/local\/domain\/2\/device\/vkbd\/0\/state = "4"/m);
+});
+
+test('a process enters the machine and is a domain beside the guests', async () => {
+  const path = door;
+  const taken = enterMachine({ runtime, path, name: 'guest-1' });
+  await assert.rejects(taken, (error) => error instanceof SysError && error.errnoName === 'EEXIST');
+  const us = await enterMachine({ runtime, path, name: 'shell' });
+  const card = await demo.ready('guest-1');
+  assert.equal(await us.resolve('guest-1'), card.domid);
+  assert.equal(await us.resolve('Domain-0'), DOM0);
+  await using shared = await us.domain.grants.share({
+    domid: domId(card.domid),
+    pages: 3,
+    writable: true,
+  });
+  assert.equal(shared.refs.length, 3);
+  const { domid, store } = us.domain;
+  assert.equal(await store.read(`/local/domain/${domid}/name`), 'shell');
+  assert.equal(await demo.guest('shell'), undefined, 'a domain without devices is no guest of it');
+  await us[Symbol.asyncDispose]();
 });
 
 test('stop, crash and restart: all that the guest held comes back, the other never notices', async () => {

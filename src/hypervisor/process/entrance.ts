@@ -75,6 +75,7 @@ export class Entrance {
 
   #connect(domain: HostedDomain, stream: MessageStream): GuestProcess {
     if (domain.state !== 'running') throw notRunning('enter', domain);
+    if (stream.closed) throw refused(GONE);
     const { hypervisor: world, names, runtime } = this.#host;
     return new GuestProcess({ world, domain, names, stream, runtime });
   }
@@ -105,6 +106,11 @@ const CLOSED: Refusal = {
   errnoName: 'ESHUTDOWN',
   context: 'entering a machine that is being switched off',
   remedy: 'start it again',
+};
+const GONE: Refusal = {
+  errnoName: 'ECONNRESET',
+  context: 'entering a machine by a connection that is over',
+  remedy: 'try again',
 };
 const OTHER_VERSION: Refusal = {
   errnoName: 'EPROTO',

@@ -2,14 +2,14 @@
 // wakes it, and ends with it.
 //
 // Invariants: when the connection ends, by whatever cause, the domain does not run any more; a message that
-// breaks the rules ends the connection and crashes the domain; when the domain is over the process is told, and
+// breaks the rules crashes the domain, and no other; when the domain is over the process is told, and
 // what it may still look at is not given to anybody before it has closed the connection, or died. What waits
 // for a process that does not read is bounded: further requests of it are not taken meanwhile.
 
 import assert from 'node:assert/strict';
 import { DOMID_XEN } from '../../abi/xen.ts';
 import type { Mapping } from '../../posix/mapping.ts';
-import { ProtocolViolation, SysError } from '../../runtime/errors.ts';
+import { SysError } from '../../runtime/errors.ts';
 import type { Runtime, Timer } from '../../runtime/runtime.ts';
 import type { DomainNames } from '../domain-names.ts';
 import type { GuestPlace } from '../guest.ts';
@@ -21,7 +21,7 @@ import { Doorbell } from '../remote/doorbell.ts';
 import { WAKE_UP } from '../remote/messages.ts';
 import { machineFileRef } from './machine-file.ts';
 import type { MessageStream } from './message-stream.ts';
-import { checkFromProcess, type ToProcess, type Welcome } from './messages.ts';
+import { checkFromProcess, type FromProcess, type ToProcess, type Welcome } from './messages.ts';
 import { NameServer } from './name-server.ts';
 
 /** What may wait for the process before its next request is taken. */
@@ -94,15 +94,21 @@ export class GuestProcess implements GuestPlace {
     };
   }
 
-  /** @throws ProtocolViolation, which ends the connection */
   #receive(message: unknown): void {
-    this.#server.takeNotifications();
-    if (message === WAKE_UP) return;
-    const checked = checkFromProcess(message);
-    if ('call' in checked) this.#send(this.#server.answer(checked));
-    else if ('forget' in checked) this.#names.forget(checked.forget);
-    else this.#names.lookUp(checked);
+    try {
+      this.#server.takeNotifications();
+      if (message !== WAKE_UP) this.#take(checkFromProcess(message));
+    } catch (error) {
+      this.#server.crash(error, 'process');
+    }
     if (this.#stream.pendingBytes > MAX_PENDING_BYTES) this.#stream.pause();
+  }
+
+  /** @throws ProtocolViolation */
+  #take(message: FromProcess): void {
+    if ('call' in message) this.#send(this.#server.answer(message));
+    else if ('forget' in message) this.#names.forget(message.forget);
+    else this.#names.lookUp(message);
   }
 
   #wake(): void {
@@ -133,8 +139,7 @@ export class GuestProcess implements GuestPlace {
 
   /** A process that left without having said so crashed. */
   #onClose(reason: Error | undefined): void {
-    const failure = reason ?? new SysError(CUT_OFF);
-    this.#server.crash(failure, failure instanceof ProtocolViolation ? 'process' : 'connection');
+    this.#server.crash(reason ?? new SysError(CUT_OFF), 'connection');
     this.#patience?.cancel();
     this.#names.close();
     this.#doorbell.mapping[Symbol.dispose]();

@@ -5,10 +5,11 @@
 // refused is told why.
 
 import { SysError } from '../../runtime/errors.ts';
-import type { Timer } from '../../runtime/runtime.ts';
+import type { Logger, Timer } from '../../runtime/runtime.ts';
 import type { PacedByteChannel } from '../../xen/xenstore.ts';
 import { detailsOf } from '../remote/call-server.ts';
 import { serveUnixSocket, type UnixServer } from '../unix-server.ts';
+import type { XenHost } from '../xen-host.ts';
 import { Entrance, type EntranceOptions } from './entrance.ts';
 import { MessageStream } from './message-stream.ts';
 import { checkEnter } from './messages.ts';
@@ -37,7 +38,7 @@ export async function listenForGuests(options: GuestListenerOptions): Promise<Gu
     maxConnections: entrance.maxGuests + MAX_VISITORS,
     accept: (channel) => {
       const tooLate = host.runtime.after(ENTER_PATIENCE_MS, () => channel.close());
-      receive(channel, { entrance, tooLate });
+      receive(channel, { host, entrance, tooLate });
     },
   });
   return new GuestListener(server, entrance);
@@ -64,7 +65,7 @@ export class GuestListener implements AsyncDisposable {
 /** Takes a new connection to the entrance, at its first message. */
 function receive(
   channel: PacedByteChannel,
-  { entrance, tooLate }: { entrance: Entrance; tooLate: Timer },
+  { host, entrance, tooLate }: { host: XenHost; entrance: Entrance; tooLate: Timer },
 ): void {
   const stream = new MessageStream(channel, {
     onMessage: (message) => {
@@ -73,7 +74,7 @@ function receive(
       stream.pause();
       entrance.enter(wish, stream).then(
         () => tooLate.cancel(),
-        (error: unknown) => refuse(stream, error),
+        (error: unknown) => refuse(stream, error, host.runtime.log),
       );
     },
     onClose: () => tooLate.cancel(),
@@ -81,8 +82,12 @@ function receive(
 }
 
 /** The process closes the connection when it has read this, or time ends it. */
-function refuse(stream: MessageStream, error: unknown): void {
-  if (!(error instanceof SysError)) throw error;
+function refuse(stream: MessageStream, error: unknown, log: Logger): void {
+  if (!(error instanceof SysError)) {
+    log.error({ err: error }, 'a process could not enter');
+    stream.close();
+    return;
+  }
   stream.send({ refused: detailsOf(error) });
   stream.listen({ onMessage: () => stream.close(), onClose: () => {} });
   stream.resume();

@@ -1,7 +1,7 @@
 // Which domain has a name, for one process that asks: the shell's user is the machine's administrator.
 //
-// Invariant: at most MAX_LOOKUPS of a process wait; they end when they are answered, forgotten, or the process
-// is gone.
+// Invariant: at most MAX_LOOKUPS of a process wait; they end when they are answered, forgotten, or the process's
+// domain is over.
 
 import { ProtocolViolation, SysError } from '../../runtime/errors.ts';
 import type { DomainNames } from '../domain-names.ts';

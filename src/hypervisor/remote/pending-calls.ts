@@ -1,14 +1,15 @@
 // The hypercalls of a domain whose code runs elsewhere, from its own side: on their way, or waiting for
 // their turn.
 //
-// Invariants: at most MAX_OUTSTANDING calls are on their way; the others wait here, in their order. Every
-// call settles: by its answer, or when there will be no answers any more.
+// Invariants: at most MAX_OUTSTANDING calls are on their way; the others wait here, in their order, MAX_WAITING
+// of them. Every call settles: by its answer, or when there will be no answers any more.
 
 import { SysError } from '../../runtime/errors.ts';
 import type { HypercallName, HypercallRequest, HypercallResult } from '../hypercalls.ts';
 import type { AnswerMessage, CallMessage } from './messages.ts';
 
 const MAX_OUTSTANDING = 64;
+const MAX_WAITING = 64 * 1024;
 
 interface PendingCall {
   readonly call: HypercallName;
@@ -36,13 +37,14 @@ export class PendingCalls {
     this.#mayPost = mayPost;
   }
 
-  /** @throws SysError as the hypercall does */
+  /** @throws SysError as the hypercall does; EBUSY when too many wait */
   call<N extends HypercallName>(
     name: N,
     request: HypercallRequest<N>,
   ): Promise<HypercallResult<N>> {
     return new Promise((resolve, reject) => {
       if (this.#failure) throw this.#failure;
+      if (this.#waiting.length >= MAX_WAITING) throw tooMany(name);
       this.#waiting.push({
         call: name,
         request,
@@ -78,4 +80,9 @@ export class PendingCalls {
     this.#outstanding.clear();
     for (const { reject } of unanswered) reject(reason);
   }
+}
+
+function tooMany(call: string): SysError {
+  const context = `a hypercall behind ${MAX_WAITING} others that wait`;
+  return new SysError({ call, errnoName: 'EBUSY', context });
 }

@@ -22,10 +22,24 @@ const channels: EventChannel[] = [];
 let events = 0;
 let storeEvents = 0;
 
+/** Each step has those arguments that it needs. */
 interface Step {
   readonly do: string;
-  // biome-ignore lint/suspicious/noExplicitAny: each step has its own arguments
-  readonly [argument: string]: any;
+  readonly name: string;
+  readonly wait: boolean;
+  readonly domid: number;
+  readonly pages: number;
+  readonly writable: boolean;
+  readonly fill: number;
+  readonly refs: readonly number[];
+  readonly of: 'shared' | 'mapped' | 'view';
+  readonly index: number;
+  readonly byte: number;
+  readonly value: number;
+  /** A port of the other domain. */
+  readonly remote: number;
+  readonly path: string;
+  readonly text: string;
 }
 
 const steps: Record<string, (step: Step) => unknown> = {
@@ -70,7 +84,7 @@ const steps: Record<string, (step: Step) => unknown> = {
   notify: () => channels[0]!.notify(),
   events: () => events,
   read: (step) => machine.domain.store.read(step.path),
-  write: (step) => machine.domain.store.write(step.path, step.value),
+  write: (step) => machine.domain.store.write(step.path, step.text),
   watch: async (step) => {
     await machine.domain.store.watch(step.path, () => void storeEvents++);
   },
@@ -82,7 +96,7 @@ const steps: Record<string, (step: Step) => unknown> = {
   },
 };
 
-function bytesOf(of: string, index: number): Uint8Array {
+function bytesOf(of: Step['of'], index: number): Uint8Array {
   if (of === 'shared') return shared[index]!.bytes;
   return of === 'mapped' ? mapped[index]!.bytes : views[index]!;
 }

@@ -8,8 +8,11 @@ import { systemRuntime, until } from '../../../src/runtime/runtime.ts';
 /** Longest wait for something that takes milliseconds on an idle machine. */
 const PATIENCE_MS = 120_000;
 
-/** Waits for a condition that other threads bring about. */
-export function eventually(condition: () => boolean, what: string): Promise<void> {
+/** Waits for a condition that other threads or processes bring about. */
+export function eventually(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+): Promise<void> {
   return until(systemRuntime(), condition, { what, timeoutMs: PATIENCE_MS });
 }
 

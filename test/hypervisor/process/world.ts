@@ -15,8 +15,8 @@ import {
   listenForGuests,
 } from '../../../src/hypervisor/process/listener.ts';
 import { XenHost } from '../../../src/hypervisor/xen-host.ts';
-import { systemRuntime } from '../../../src/runtime/runtime.ts';
-import type { DomId, Gref } from '../../../src/xen/ids.ts';
+import { type Runtime, systemRuntime } from '../../../src/runtime/runtime.ts';
+import { DOM0, type DomId, type Gref } from '../../../src/xen/ids.ts';
 import { eventually } from '../worker/host.ts';
 
 const program = fileURLToPath(new URL('./process-guest.js', import.meta.url));
@@ -77,8 +77,6 @@ export class ProcessGuest {
 export interface TestMachine {
   readonly host: XenHost;
   readonly path: string;
-  /** Starts a process, which has not entered. */
-  spawn(name: string): ProcessGuest;
   /** Starts a process that has entered. */
   guest(name: string): Promise<ProcessGuest & { readonly domid: DomId }>;
 }
@@ -95,19 +93,15 @@ export async function onMachine(
   const path = join(directory, 'machine');
   const host = await XenHost.start({ runtime: systemRuntime() });
   const processes: ProcessGuest[] = [];
-  const start = (name: string) => {
-    const guest = new ProcessGuest(path, name);
-    processes.push(guest);
-    return guest;
-  };
   const guest = async (name: string) => {
-    const started = start(name);
+    const started = new ProcessGuest(path, name);
+    processes.push(started);
     return Object.assign(started, { domid: await started.enter() });
   };
   const listener = await listenForGuests({ host, path, ...options });
   try {
     const empty = host.hypervisor.memory.freeFrames;
-    await body({ host, path, spawn: start, guest });
+    await body({ host, path, guest });
     await Promise.all(processes.map((process) => process.kill()));
     await eventually(() => host.guests.length === 0, 'every guest is gone');
     const clean = () => leakReport(host.hypervisor.books()).length === 0;
@@ -117,6 +111,21 @@ export async function onMachine(
     for (const process of processes) process.signal('SIGKILL');
     await listener[Symbol.asyncDispose]();
     await host[Symbol.asyncDispose]();
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** Runs `body` with a host, and a path where a socket may be. */
+export async function onSocket(
+  body: (path: string, host: XenHost) => Promise<void>,
+  { runtime = systemRuntime() }: { runtime?: Runtime } = {},
+): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'xen-zcopy-machine-'));
+  const host = await XenHost.start({ runtime });
+  try {
+    await body(join(directory, 'machine'), host);
+  } finally {
+    if (host.hypervisor.domain(DOM0)) await host[Symbol.asyncDispose]();
     rmSync(directory, { recursive: true });
   }
 }
