@@ -6,15 +6,17 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchFlip } from './flip.ts';
 import { benchLab } from './lab.ts';
+import { benchShare } from './share.ts';
 
 /** Name of a figure, unit included at its end, to its value. */
 type Figures = Record<string, number>;
 
 const BENCHMARKS: Readonly<Record<string, () => Promise<Figures>>> = {
   flip: benchFlip,
+  share: benchShare,
   lab: benchLab,
 };
-const BY_DEFAULT = ['flip'];
+const BY_DEFAULT = ['flip', 'share'];
 
 const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((name) => !(name in BENCHMARKS));
