@@ -6,11 +6,13 @@
 
 import { SHARE_SLOT_FREE, SHARE_SLOT_HELD, SHARE_SLOT_READY } from '../abi/share.ts';
 import { ProtocolViolation } from '../runtime/errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
 import type { DmaBuf } from '../xen/memory.ts';
 import type { SharedBuffer } from '../zcopy/shared-buffer.ts';
 import type { Condition, Patience } from './condition.ts';
 import type { ControlPage } from './control-page.ts';
 import type { FrameFacts, OfferReader } from './offer-page.ts';
+import { Tempo } from './tempo.ts';
 
 /** A frame that is the caller's to read, until it is released. */
 export interface ReadableFrame extends FrameFacts {
@@ -29,6 +31,7 @@ export interface AcquireOptions extends Patience {
 }
 
 export interface ConsumerParts {
+  readonly runtime: Runtime;
   readonly offer: OfferReader;
   readonly control: ControlPage;
   readonly slotBytes: number;
@@ -49,11 +52,13 @@ const MAX_TAKE_TRIES = 64;
 
 export class FrameConsumer implements AsyncIterable<ReadableFrame> {
   readonly #parts: ConsumerParts;
+  readonly #tempo: Tempo;
   #lastSequence = 0;
   #skipped = 0;
 
   constructor(parts: ConsumerParts) {
     this.#parts = parts;
+    this.#tempo = new Tempo(parts.runtime);
   }
 
   /** Frames between those taken that we never got: dropped by the producer, or passed over here. */
@@ -67,6 +72,8 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
    * @throws ProtocolViolation when the producer wrote what makes no sense
    */
   async acquire(options: AcquireOptions = {}): Promise<ReadableFrame | undefined> {
+    const early = await this.#tempo.lookAhead(() => this.tryAcquire(options));
+    if (early !== undefined) return early;
     const { condition } = this.#parts;
     const look = () => this.#violations(() => this.#look(options));
     const found = await condition.until(look, 'the next frame of the stream', options);
@@ -117,7 +124,7 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
   #take({ latest = false }: Pick<AcquireOptions, 'latest'>): ReadableFrame | undefined {
     const { control } = this.#parts;
     for (let attempt = 0; attempt < MAX_TAKE_TRIES; attempt++) {
-      const slot = this.#choose(latest);
+      const slot = this.#nextSlot(latest);
       if (slot === undefined) return undefined;
       const chosen = this.#parts.offer.sequenceOf(slot);
       if (!control.change(slot, SHARE_SLOT_READY, SHARE_SLOT_HELD)) continue;
@@ -127,6 +134,17 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
       control.setState(slot, SHARE_SLOT_READY);
     }
     return undefined;
+  }
+
+  /**
+   * The slot whose turn it is. Frames become ready while the slots are looked at, so one with a lower number may
+   * be in a slot that was passed already; it was ready before the one that was found, so a second look sees it.
+   */
+  #nextSlot(latest: boolean): number | undefined {
+    const slot = this.#choose(latest);
+    if (slot === undefined || latest) return slot;
+    const isNext = this.#parts.offer.sequenceOf(slot) === BigInt(this.#lastSequence + 1);
+    return isNext ? slot : this.#choose(latest);
   }
 
   /** The slot of the oldest frame that is ready, or of the newest. */
@@ -151,6 +169,7 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
     }
     if (this.#lastSequence > 0) this.#skipped += sequence - this.#lastSequence - 1;
     this.#lastSequence = sequence;
+    this.#tempo.beat();
     if (latest) this.#passOver(sequence);
     const buffer = this.#parts.slots[slot]!;
     let open = true;

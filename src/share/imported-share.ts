@@ -249,6 +249,7 @@ export class ImportedShare implements AsyncDisposable {
   #newConsumer(): FrameConsumer {
     const { offer, control, condition, channel } = this.#attachment;
     return new FrameConsumer({
+      runtime: this.#options.runtime,
       offer,
       control,
       slotBytes: this.#options.offered.slotBytes,

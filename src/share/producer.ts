@@ -14,6 +14,7 @@ import type { Condition, Patience } from './condition.ts';
 import type { ControlPage } from './control-page.ts';
 import type { OfferWriter } from './offer-page.ts';
 import { ShareError } from './share-error.ts';
+import { Tempo } from './tempo.ts';
 
 /** What happens to a producer that finds no free slot: it waits, or the oldest frame that nobody took is dropped. */
 export type WhenFull = 'wait' | 'drop';
@@ -122,6 +123,7 @@ type Slot = 'idle' | 'writing' | Fence;
 export class FrameProducer {
   readonly #parts: ProducerParts;
   readonly #slots: Slot[];
+  readonly #tempo: Tempo;
   #lastSequence = 0;
   #dropped = 0n;
   #ended = false;
@@ -129,6 +131,7 @@ export class FrameProducer {
   constructor(parts: ProducerParts) {
     this.#parts = parts;
     this.#slots = parts.slots.map(() => 'idle');
+    this.#tempo = new Tempo(parts.runtime);
   }
 
   /** Frames that were dropped. */
@@ -146,8 +149,9 @@ export class FrameProducer {
    * held by the consumer (or being filled) it waits in either case.
    * @throws ShareError `withdrawn`, `closed` when the share is over, `timed-out`
    */
-  acquire(patience?: Patience): Promise<WritableFrame> {
-    assert(!this.#ended, 'a frame after the end of the stream');
+  async acquire(patience?: Patience): Promise<WritableFrame> {
+    const early = await this.#tempo.lookAhead(() => this.tryAcquire());
+    if (early !== undefined) return early;
     const { condition, control, checkOpen } = this.#parts;
     const look = (): WritableFrame | undefined => {
       checkOpen();
@@ -289,6 +293,7 @@ export class FrameProducer {
     this.#slots[slot] = fence;
     offer.describeFrame(slot, { sequence, timestampNs, byteLength });
     control.setState(slot, SHARE_SLOT_READY);
+    this.#tempo.beat();
     this.#wake();
     return fence;
   }
