@@ -2,11 +2,11 @@
 
 import { performance } from 'node:perf_hooks';
 
-export const CHUNK_BYTES = 1024 * 1024;
-export const SLOTS = 4;
+export const CHUNK_BYTES = 4 * 1024 * 1024;
+export const SLOTS = 8;
 export const PICTURE_BYTES = 1920 * 1080 * 4;
 /** What is sent is this, over and over: larger than any cache. */
-export const SOURCE_BYTES = 64 * CHUNK_BYTES;
+export const SOURCE_BYTES = 64 * 1024 * 1024;
 
 /** What an end has measured. */
 export interface EndFigures {

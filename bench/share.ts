@@ -13,11 +13,12 @@ import { Scope } from '../src/runtime/scope.ts';
 import { Exporter } from '../src/share/exporter.ts';
 import { Importer } from '../src/share/importer.ts';
 import { DEFAULT_RULE } from '../src/share/policy.ts';
-import { CHUNK_BYTES, type EndFigures, PICTURE_BYTES } from './share-figures.ts';
+import { type EndFigures, PICTURE_BYTES } from './share-figures.ts';
 
+const MIB = 1024 * 1024;
 const WARM_UP_ROUNDS = 30;
 const ROUNDS = 60;
-const BULK_BYTES = 4096 * CHUNK_BYTES;
+const BULK_BYTES = 4096 * MIB;
 const PACED_SECONDS = 10;
 const SHARE_ENDS = fileURLToPath(new URL('./share-ends.js', import.meta.url));
 const BYTE_ENDS = fileURLToPath(new URL('./byte-ends.js', import.meta.url));
@@ -94,7 +95,7 @@ async function measureBulk(): Promise<Record<string, number>> {
 }
 
 function rate({ bytes, seconds }: EndFigures): number {
-  return bytes / seconds / (1024 * 1024);
+  return bytes / seconds / MIB;
 }
 
 function corePercent({ cpuSeconds, seconds }: EndFigures): number {
