@@ -1,7 +1,8 @@
-// linux/fcntl.h: seals, which take something away from a memory file for good.
+// linux/fcntl.h: the size of pipes, and seals, which take something away from a memory file for good.
 
 const F_LINUX_SPECIFIC_BASE = 1024;
 
+export const F_SETPIPE_SZ = F_LINUX_SPECIFIC_BASE + 7;
 export const F_ADD_SEALS = F_LINUX_SPECIFIC_BASE + 9;
 export const F_GET_SEALS = F_LINUX_SPECIFIC_BASE + 10;
 
