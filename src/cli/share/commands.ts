@@ -55,7 +55,8 @@ function addExport(share: Command): void {
     .addHelpText(
       'after',
       `${DOMAINS}
-Prints the id of the share as soon as it is offered. Exit codes: 0 when the importer has got all of
+Prints the id of the share as soon as it is offered; another one when the domain goes before it has
+opened the share, and comes again under another number. Exit codes: 0 when the importer has got all of
 it, 1 when it has not, 130 after Ctrl-C, which takes the share back.
 
 Examples:
@@ -94,6 +95,7 @@ function addLooks(share: Command): void {
   const list = share
     .command('list')
     .description('what is offered to this domain; opens and answers nothing')
+    .option('--wait <seconds>', 'look after so long (otherwise at once; 1 with --machine)')
     .option('--json', 'print an array, one object for each share')
     .addHelpText('after', `${DOMAINS}\n\nExample:\n  xen-zcopy share list --from any --json`);
   withFrom(list).action(async (options) => (await import('./list.ts')).listShares(options));

@@ -2,13 +2,8 @@
 
 import { basename } from 'node:path';
 import { UsageError } from '../../runtime/errors.ts';
-import type { ExportedShare } from '../../share/exported-share.ts';
 import { Exporter } from '../../share/exporter.ts';
-import type { ShareMetadata } from '../../share/metadata.ts';
-import type { DomId } from '../../xen/ids.ts';
 import { sendBytes } from './byte-sender.ts';
-import { contentWords } from './describe.ts';
-import { resolveDomain } from './domain-refs.ts';
 import {
   type ExportArguments,
   type ExportChoice,
@@ -17,14 +12,13 @@ import {
 } from './export-options.ts';
 import { InputFile } from './input-file.ts';
 import { contentOf, FileFrames, sendPictures, TestCardFrames } from './picture-sender.ts';
-import { Recipient } from './recipient.ts';
+import type { Recipient } from './recipient.ts';
 import { inDomain, type ShareContext } from './session.ts';
+import { type OfferParts, StandingOffer } from './standing-offer.ts';
 
 /** So many slots of this size keep both ends busy; more of either makes it no faster. */
 const SLOTS = 4;
 const SLOT_BYTES = 1024 ** 2;
-/** How long an importer may look at what is withdrawn, when the work is done or was given up. */
-const WITHDRAW_MS = 1000;
 const NAME_BYTES_MAX = 80;
 
 /** @throws UsageError; SysError, ShareError in one line; Interrupted */
@@ -33,22 +27,13 @@ export async function exportShare(path: string | undefined, typed: ExportArgumen
   using input = choice.wanted.kind === 'test-card' ? undefined : InputFile.open(choice.path);
   checkInput(choice, input);
   await inDomain(typed, async (context) => {
-    const to = await resolveDomain(context, choice.to);
     const { runtime, place, scope } = context;
     const exporter = scope.own(new Exporter({ runtime, domain: place.domain }));
-    // One domain was asked for.
-    const parts = { context, choice, exporter, to: to as DomId };
+    const parts = { context, choice, exporter };
     if (choice.wanted.kind === 'buffer') await offerBuffer(parts, choice.wanted, input!);
     else if (choice.wanted.kind === 'bytes') await offerBytes(parts, choice.wanted, input!);
     else await offerPictures(parts, choice.wanted, input);
   });
-}
-
-interface Parts {
-  readonly context: ShareContext;
-  readonly choice: ExportChoice;
-  readonly exporter: Exporter;
-  readonly to: DomId;
 }
 
 /** @throws UsageError for what cannot be sent so */
@@ -62,11 +47,11 @@ function checkInput({ wanted, path = '-' }: ExportChoice, input: InputFile | und
 }
 
 async function offerBytes(
-  parts: Parts,
+  parts: OfferParts,
   { slotBytes = SLOT_BYTES }: Extract<Wanted, { kind: 'bytes' }>,
   input: InputFile,
 ): Promise<void> {
-  const { choice, exporter, to, context } = parts;
+  const { choice, exporter } = parts;
   const { whenFull } = choice;
   const { bytes } = input;
   const byteLength = Math.max(1, Math.min(slotBytes, bytes ?? slotBytes));
@@ -74,21 +59,22 @@ async function offerBytes(
   const slots = choice.slots ?? Math.min(SLOTS, needed);
   const content = { type: 'bytes', ...(bytes ? { totalBytes: bytes } : {}) } as const;
   const metadata = { name: nameOf(choice, input), content };
-  const share = await exporter.stream({ to, memory: { byteLength }, slots, whenFull, metadata });
-  announce(parts, share);
-  const recipient = await recipientOf(parts, share);
+  const offer = new StandingOffer(parts, (to) =>
+    exporter.stream({ to, memory: { byteLength }, slots, whenFull, metadata }),
+  );
+  const recipient = await offer.opened();
   await sendBytes(input, recipient);
   await recipient.end();
-  await withdraw(context, share);
+  await offer.withdraw();
 }
 
 async function offerPictures(
-  parts: Parts,
+  parts: OfferParts,
   wanted: Extract<Wanted, { kind: 'pictures' | 'test-card' }>,
   input: InputFile | undefined,
 ): Promise<void> {
-  const { choice, exporter, to, context } = parts;
-  const { slots = SLOTS, whenFull } = choice;
+  const { choice, exporter, context } = parts;
+  const { whenFull } = choice;
   const name = nameOf(choice, input);
   const frames =
     wanted.kind === 'pictures'
@@ -96,17 +82,15 @@ async function offerPictures(
       : new TestCardFrames(context.runtime, { name, ...wanted.shape });
   const content = contentOf(frames.spec);
   const memory = { byteLength: content.stride * content.height };
-  const share = await exporter.stream({ to, memory, slots, whenFull, metadata: { name, content } });
-  announce(parts, share);
-  for (;;) {
-    const recipient = await recipientOf(parts, share);
-    if (frames.endless) await sendUntilGone(context, frames, recipient);
-    else {
-      await sendPictures(context.runtime, frames, recipient);
-      await recipient.end();
-      return withdraw(context, share);
-    }
-  }
+  const slots = choice.slots ?? SLOTS;
+  const offer = new StandingOffer(parts, (to) =>
+    exporter.stream({ to, memory, slots, whenFull, metadata: { name, content } }),
+  );
+  while (frames.endless) await sendUntilGone(context, frames, await offer.opened());
+  const recipient = await offer.opened();
+  await sendPictures(context.runtime, frames, recipient);
+  await recipient.end();
+  await offer.withdraw();
 }
 
 /** What has no end is there for the next importer as well. */
@@ -123,36 +107,20 @@ async function sendUntilGone(
 }
 
 async function offerBuffer(
-  parts: Parts,
+  parts: OfferParts,
   { once, writable }: Extract<Wanted, { kind: 'buffer' }>,
   input: InputFile,
 ): Promise<void> {
-  const { choice, exporter, to, context } = parts;
-  const { signal } = context;
-  const metadata: Partial<ShareMetadata> = { name: nameOf(choice, input) };
-  const byteLength = input.bytes!;
-  const share = await exporter.share({ to, writable, memory: { byteLength }, metadata });
-  await input.readAt(share.bytes, 0);
-  announce(parts, share);
-  await recipientOf(parts, share);
-  if (!once) await forever(signal);
-  await share.closed({ signal });
-  await withdraw(context, share);
-}
-
-function recipientOf({ context, choice }: Parts, share: ExportedShare): Promise<Recipient> {
-  return Recipient.await(share, { signal: context.signal, timeoutMs: choice.timeoutMs });
-}
-
-async function withdraw({ signal }: ShareContext, share: ExportedShare): Promise<void> {
-  await share.withdraw({ deadlineMs: WITHDRAW_MS, signal });
-}
-
-/** Ends by the signal alone. */
-function forever(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
+  const { choice, exporter } = parts;
+  const metadata = { name: nameOf(choice, input) };
+  const memory = { byteLength: input.bytes! };
+  const fill = (bytes: Uint8Array) => input.readAt(bytes, 0);
+  const offer = new StandingOffer(parts, (to) =>
+    exporter.share({ to, writable, memory, metadata, fill }),
+  );
+  do await (await offer.opened()).gone();
+  while (!once);
+  await offer.withdraw();
 }
 
 /** What the share is called: as told, or after the file, as far as there is room for it. */
@@ -161,13 +129,4 @@ function nameOf({ name }: ExportChoice, input: InputFile | undefined): string {
   const text = input === undefined ? 'test-card' : basename(input.name);
   const room = Buffer.from(text).subarray(0, NAME_BYTES_MAX).toString();
   return Buffer.byteLength(text) > NAME_BYTES_MAX ? room.replace(/\ufffd$/, '') : text;
-}
-
-/** Says on stdout by which id the share can be opened. */
-function announce({ choice, to }: Parts, share: ExportedShare): void {
-  const { id, metadata, slotBytes } = share;
-  const kind = choice.wanted.kind === 'buffer' ? 'buffer' : 'stream';
-  const { name, content } = metadata;
-  const facts = { id, to, name, kind, slotBytes, content: contentWords(content), pid: process.pid };
-  process.stdout.write(choice.json ? `${JSON.stringify(facts)}\n` : `${id}\n`);
 }

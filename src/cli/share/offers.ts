@@ -8,7 +8,9 @@ import type { SharePolicy } from '../../share/policy.ts';
 import { ShareError } from '../../share/share-error.ts';
 import type { ShareEvent } from '../../share/share-events.ts';
 import type { ShareId } from '../../share/share-id.ts';
+import type { DomId } from '../../xen/ids.ts';
 import type { Ledger } from '../../zcopy/ledger.ts';
+import type { DomainRef } from './domain-refs.ts';
 import { type FromRule, resolvePolicy } from './policy-file.ts';
 import type { ShareContext } from './session.ts';
 
@@ -59,7 +61,7 @@ async function look(context: ShareContext, wish: OfferWish): Promise<FoundOffer 
     if (id !== undefined) return { importer, offered: importer.offered(id) };
     const watched = AbortSignal.any([signal, looking.signal]);
     const stop = () => looking.abort();
-    renamed({ ...context, signal: watched }, { rules, policy }).then(stop, stop);
+    renamed({ ...context, signal: watched }, known(rules, policy)).then(stop, stop);
     const offered = await firstOffer(importer, wanted, watched);
     if (offered !== undefined) return { importer, offered };
     signal.throwIfAborted();
@@ -104,14 +106,17 @@ export async function* eventsUntil(
 
 /** Resolves when one of the names means another domain, or nobody. @throws the signal's reason, SysError */
 export async function renamed(
-  { runtime, place, signal }: ShareContext,
-  { rules, policy }: { rules: readonly FromRule[]; policy: SharePolicy },
+  { runtime, place, signal }: Pick<ShareContext, 'runtime' | 'place' | 'signal'>,
+  known: readonly { readonly ref: DomainRef; readonly domid: DomId | 'any' }[],
 ): Promise<void> {
-  const named = rules.flatMap(({ from }, at) =>
-    from.kind === 'name' ? [{ name: from.text, domid: policy.accept[at]!.from }] : [],
-  );
+  const named = known.filter(({ ref }) => ref.kind === 'name');
   for (;;) {
     await sleep(runtime, LOOK_AGAIN_MS, signal);
-    for (const { name, domid } of named) if ((await place.find(name)) !== domid) return;
+    for (const { ref, domid } of named) if ((await place.find(ref.text)) !== domid) return;
   }
+}
+
+/** Which domain each rule of a policy is about. */
+export function known(rules: readonly FromRule[], { accept }: SharePolicy) {
+  return rules.map(({ from: ref }, at) => ({ ref, domid: accept[at]!.from }));
 }

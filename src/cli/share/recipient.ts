@@ -13,33 +13,32 @@ export class Recipient {
   readonly #ending: AbortSignal;
   /** Aborts when it is gone, or the command ends. */
   readonly #here: AbortSignal;
+  readonly #closed: Promise<void>;
   /** Of frames whose fate is not known yet: as many as there are slots, at most. */
   #out: Fence[] = [];
 
-  private constructor(share: ExportedShare, ending: AbortSignal) {
+  /** It has the share open now; `ending` aborts when the command ends. */
+  constructor(share: ExportedShare, ending: AbortSignal) {
     this.#share = share;
     this.#opens = share.opens;
     this.#ending = ending;
     const gone = new AbortController();
     this.#here = AbortSignal.any([ending, gone.signal]);
-    share.closed({ signal: ending }).then(
+    this.#closed = share.closed({ signal: ending });
+    this.#closed.then(
       () => gone.abort(this.#gone()),
       () => {},
     );
   }
 
-  /** Waits for it. @throws ShareError `refused`, `over-budget`, `timed-out`; the signal's reason */
-  static async await(
-    share: ExportedShare,
-    { signal, timeoutMs }: { signal: AbortSignal; timeoutMs?: number | undefined },
-  ): Promise<Recipient> {
-    await share.opened(timeoutMs === undefined ? { signal } : { signal, timeoutMs });
-    return new Recipient(share, signal);
-  }
-
   /** Aborts when it is gone, or the command ends. */
   get signal(): AbortSignal {
     return this.#here;
+  }
+
+  /** Resolves when it has closed the share. @throws the reason of the command's end */
+  gone(): Promise<void> {
+    return this.#closed;
   }
 
   /** A slot to fill. @throws ShareError `importer-gone` */

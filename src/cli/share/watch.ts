@@ -5,7 +5,7 @@ import { Importer } from '../../share/importer.ts';
 import type { ShareEvent } from '../../share/share-events.ts';
 import { Interrupted } from '../interrupted.ts';
 import { factsOf } from './describe.ts';
-import { eventsUntil, renamed } from './offers.ts';
+import { eventsUntil, known, renamed } from './offers.ts';
 import { type FromArguments, type FromRule, fromRules, resolvePolicy } from './policy-file.ts';
 import { inDomain, type ShareContext } from './session.ts';
 
@@ -40,7 +40,7 @@ async function watchOne(
     const { domain } = place;
     const listening = scope.child('watch');
     const importer = listening.own(await Importer.open({ runtime, domain, policy, silent: true }));
-    const over = renamed(context, { rules: [rule], policy });
+    const over = renamed(context, known([rule], policy));
     over.catch(() => {}).finally(() => listening.close());
     for await (const event of eventsUntil(importer, listening.signal)) tell(event);
     await over;
