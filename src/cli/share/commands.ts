@@ -34,7 +34,10 @@ function addExport(share: Command): void {
     .requiredOption('--to <domain>', 'who may open it')
     .option('--name <text>', 'what it is called (otherwise after the file)')
     .option('--slots <n>', 'buffers of the stream, 1 to 64 (otherwise 4)')
-    .option('--slot-size <size>', 'bytes of each, such as 256K or 1M (otherwise 1M)')
+    .option(
+      '--slot-size <size>',
+      'bytes of each, such as 1M (otherwise 4M with --machine, 512K on Linux)',
+    )
     .option('--timeout <seconds>', 'how long to wait for it to be opened (otherwise for ever)')
     .option('--picture <fourcc:WxH@rate>', 'raw frames of pictures, paced: XR24:1920x1080@60')
     .option('--loop', 'repeat the file of pictures, for every importer that comes')
