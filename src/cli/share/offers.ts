@@ -93,15 +93,22 @@ export async function* eventsUntil(
   signal: AbortSignal,
 ): AsyncGenerator<ShareEvent> {
   const events = importer.events();
-  const aborted = new Promise<undefined>((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    signal.addEventListener('abort', () => resolve(undefined), { once: true });
-  });
   for (;;) {
-    const next = await Promise.race([events.next(), aborted]);
+    const next = await unlessAborted(events.next(), signal);
     if (next === undefined || next.done) return;
     yield next.value;
   }
+}
+
+/** Undefined when the signal comes first; leaves no listener behind. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => resolve(undefined);
+    if (signal.aborted) return onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    const leave = () => signal.removeEventListener('abort', onAbort);
+    promise.finally(leave).then(resolve, reject);
+  });
 }
 
 /** Resolves when one of the names means another domain, or nobody. @throws the signal's reason, SysError */

@@ -59,8 +59,7 @@ async function onMachine(
     find: (other) => orNobody(machine.resolve(other)),
     appears: (other, signal) => machine.resolve(other, { wait: true, signal }),
     lost: new Promise((resolve) => {
-      const context = `being domain ${name} of ${path}, which has ended the domain or is gone itself`;
-      const gone = new SysError({ call: 'machine', errnoName: 'ESHUTDOWN', context });
+      const gone = new Error(`the machine at ${path} is gone, or has ended our domain ${name}`);
       stopped.addEventListener('abort', () => resolve(gone), { once: true });
     }),
     [Symbol.asyncDispose]: () => machine[Symbol.asyncDispose](),

@@ -4,6 +4,7 @@
 // Invariant: whatever ends a command, its error is the first one; what another domain keeps of ours after we
 // have left is not waited for.
 
+import { SysError } from '../../runtime/errors.ts';
 import { type Runtime, stderrLogger, systemRuntime, type Timer } from '../../runtime/runtime.ts';
 import { Scope } from '../../runtime/scope.ts';
 import type { LogLevel } from '../config.ts';
@@ -30,6 +31,7 @@ export async function inDomain(
 ): Promise<void> {
   const ending = new AbortController();
   onInterruption((why) => ending.abort(why));
+  process.stdout.on('error', (error) => ending.abort(notWritten(error)));
   const runtime = new EndingRuntime(systemRuntime(stderrLogger(options.logLevel ?? 'error')));
   const scope = new Scope('share');
   const { signal } = ending;
@@ -45,6 +47,11 @@ export async function inDomain(
   await scope.close().catch((error: unknown) => failures.push(error));
   runtime.end();
   if (failures.length > 0) throw failures[0];
+}
+
+/** Whoever read what we print is gone. */
+function notWritten({ code = 'EIO' }: NodeJS.ErrnoException): SysError {
+  return new SysError({ call: 'write', errnoName: code, context: 'writing stdout' });
 }
 
 /** What is still to be tried when the command is over (asking for memory that a peer keeps) is tried no more. */
