@@ -15,6 +15,7 @@ export class ScreenPanel {
   readonly #frame: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
   readonly #picture: PictureCanvas;
+  readonly #guest: GuestConnection;
   readonly #notice = create('p', { class: 'notice', text: 'The guest shows nothing yet.' });
   readonly #hint = create('span', { class: 'hint' });
   readonly #mode = create('span', { class: 'mode' });
@@ -39,6 +40,7 @@ export class ScreenPanel {
       },
     });
     this.#picture = new PictureCanvas(this.#canvas);
+    this.#guest = guest;
     new GuestControls(this.#canvas, guest);
     this.#frame = create('div', { class: 'frame blank' }, this.#canvas, this.#notice);
     this.element = create(
@@ -48,9 +50,8 @@ export class ScreenPanel {
       this.#caption(),
       this.#numbers(),
     );
-    this.#canvas.addEventListener('focus', () => this.#showHint(true));
-    this.#canvas.addEventListener('blur', () => this.#showHint(false));
-    this.#showHint(false);
+    this.#canvas.addEventListener('focus', () => this.#showHint());
+    this.#canvas.addEventListener('blur', () => this.#showHint());
     this.#fit();
     new ResizeObserver(() => this.#fit()).observe(this.#frame);
     this.setStatus(display);
@@ -64,6 +65,7 @@ export class ScreenPanel {
     const { viewLatencyMs } = display;
     setText(this.#values.latency, viewLatencyMs === null ? '–' : millisecondsText(viewLatencyMs));
     setText(this.#values.copied, bytesText(display.bytesCopied));
+    this.#showHint();
     if (display.format === null) this.#setBlank(true);
   }
 
@@ -116,8 +118,11 @@ export class ScreenPanel {
     this.#frame.classList.toggle('blank', blank);
   }
 
-  #showHint(focused: boolean): void {
-    setText(this.#hint, focused ? 'Ctrl+Alt+G gives the keyboard back' : 'Click to type and point');
+  /** What to do for typing, where somebody listens. */
+  #showHint(): void {
+    const focused = document.activeElement === this.#canvas;
+    const words = focused ? 'Ctrl+Alt+G gives the keyboard back' : 'Click to type and point';
+    setText(this.#hint, this.#guest.area().width > 0 ? words : '');
     this.#hint.classList.toggle('active', focused);
   }
 

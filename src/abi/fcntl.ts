@@ -1,9 +1,11 @@
-// linux/fcntl.h: duplicates of descriptors, and seals, which take something away from a memory file for good.
+// linux/fcntl.h: duplicates of descriptors, the size of pipes, and seals, which take something away from a memory
+// file for good.
 
 const F_LINUX_SPECIFIC_BASE = 1024;
 
 /** Another descriptor of the same file, closed on exec. */
 export const F_DUPFD_CLOEXEC = F_LINUX_SPECIFIC_BASE + 6;
+export const F_SETPIPE_SZ = F_LINUX_SPECIFIC_BASE + 7;
 export const F_ADD_SEALS = F_LINUX_SPECIFIC_BASE + 9;
 export const F_GET_SEALS = F_LINUX_SPECIFIC_BASE + 10;
 

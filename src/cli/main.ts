@@ -1,9 +1,11 @@
 #!/usr/bin/env node
 // xen-zcopy's command line: reads the words, loads the one command that was asked for, and turns
-// errors into one clear line and an exit code: 0, 1 (failed), 2 (used wrongly).
+// errors into one clear line and an exit code: 0, 1 (failed), 2 (used wrongly), 130 (Ctrl-C before the end).
 
 import { Command, CommanderError, Option } from 'commander';
 import { messageOf, UsageError } from '../runtime/errors.ts';
+import { Interrupted } from './interrupted.ts';
+import { shareCommand } from './share/commands.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -12,7 +14,8 @@ const DESCRIPTION = `Zero-copy sharing of pictures and input between Xen domains
 
 Try it without Xen:        xen-zcopy demo
 On a Xen host, in dom0:    xen-zcopy serve    (what it gives: xen-zcopy doctor)
-A real Xen under QEMU:     xen-zcopy lab`;
+A real Xen under QEMU:     xen-zcopy lab
+From domain to domain:     xen-zcopy share`;
 
 /** The options that every command which serves the viewer has. */
 function withServiceOptions(command: Command): Command {
@@ -100,7 +103,14 @@ function program(): Command {
     .option('--json', 'as JSON: structs with sizes and offsets, constants')
     .action(async (options) => (await import('./abi.ts')).abi(options));
 
+  root.addCommand(shareCommand(withServiceOptions));
+  inherit(root);
   return root;
+}
+
+/** Commands that were made elsewhere end and complain as the others do. */
+function inherit(command: Command): void {
+  for (const inner of command.commands) inherit(inner.copyInheritedSettings(command));
 }
 
 /** Runs the command; the exit code says how it went. */
@@ -109,6 +119,7 @@ async function main(argv: readonly string[]): Promise<number> {
     await program().parseAsync(argv);
     return 0;
   } catch (error) {
+    if (error instanceof Interrupted) return error.exitCode;
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
     process.stderr.write(`xen-zcopy: ${messageOf(error)}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;

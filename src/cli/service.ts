@@ -33,7 +33,11 @@ export async function startService(scope: Scope, parts: ServiceParts): Promise<S
 }
 
 /** Says on stdout (JSON) or stderr (for people) that the service is ready. */
-export function announce({ url }: Service, { json }: ServiceConfig, advice: string): void {
+export function announce(
+  { url }: Pick<Service, 'url'>,
+  { json }: ServiceConfig,
+  advice: string,
+): void {
   if (json) process.stdout.write(`${JSON.stringify({ url, pid: process.pid })}\n`);
   else process.stderr.write(`xen-zcopy: open ${url}\n${advice}\n`);
 }

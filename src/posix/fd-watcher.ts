@@ -1,5 +1,5 @@
-// Waits for a device's file descriptor to become readable in Node's own event loop, which net.Socket
-// cannot do for such files: libuv's uv_poll_t, reached through the uv_* functions that Node exports.
+// Waits for a device's file descriptor to become readable (or writable) in Node's own event loop, which
+// net.Socket cannot do for such files: libuv's uv_poll_t, reached through the uv_* functions that Node exports.
 // No thread and no copy: a wake-up costs one epoll event and one call into JavaScript.
 //
 // Invariants:
@@ -18,6 +18,10 @@ import { addressOf } from './libc.ts';
 /** enum uv_handle_type and enum uv_poll_event of uv.h. */
 const UV_POLL = 8;
 const UV_READABLE = 1;
+const UV_WRITABLE = 2;
+
+/** What a file descriptor is watched for. */
+export type Readiness = 'readable' | 'writable';
 
 function load() {
   const node = koffi.load(null);
@@ -31,6 +35,7 @@ function load() {
     errName: node.func('const char *uv_err_name(int)'),
     init: node.func('int uv_poll_init(uintptr_t, uintptr_t, int)'),
     start: node.func('int uv_poll_start(uintptr_t, int, xen_zcopy_on_poll *)'),
+    stop: node.func('int uv_poll_stop(uintptr_t)'),
     close: node.func('void uv_close(uintptr_t, xen_zcopy_on_close *)'),
     onPoll: koffi.register(polled, koffi.pointer(onPoll)),
     onClose: koffi.register(forget, koffi.pointer(onClose)),
@@ -79,16 +84,20 @@ export class FdWatcher implements Disposable {
   readonly #fd: number;
   readonly #onReady: () => void;
   readonly #address: bigint;
+  readonly #events: number;
   #open = true;
+  #paused = false;
 
   /**
-   * Calls `onReady` whenever `fd` is readable or in error (reading tells which), until disposed. The file
-   * must stay open until then, must not wait in read(2), and may have one watcher only. @throws SysError
+   * Calls `onReady` whenever `fd` is ready or in error (using it tells which), until disposed or paused. The
+   * file must stay open until then, is made to wait no more in read(2) and write(2), and may have one watcher
+   * only. @throws SysError EPERM for files that are always ready, such as those on disks
    */
-  constructor(fd: number, onReady: () => void) {
+  constructor(fd: number, onReady: () => void, readiness: Readiness = 'readable') {
     assert(isMainThread, 'file descriptors can be watched in the main thread only');
     this.#fd = fd;
     this.#onReady = onReady;
+    this.#events = readiness === 'readable' ? UV_READABLE : UV_WRITABLE;
     const memory = new Uint8Array(uv().handleBytes);
     this.#address = addressOf(memory);
     succeed('uv_poll_init', uv().init(uv().loop, this.#address, fd), fd);
@@ -111,8 +120,21 @@ export class FdWatcher implements Disposable {
       this.#onReady();
     } finally {
       // libuv stops a handle that reported an error.
-      if (status < 0 && this.#open) this.#start();
+      if (status < 0 && this.#open && !this.#paused) this.#start();
     }
+  }
+
+  /** Calls nothing, and keeps nothing alive, until it is resumed. */
+  pause(): void {
+    if (this.#paused || !this.#open) return;
+    this.#paused = true;
+    succeed('uv_poll_stop', uv().stop(this.#address), this.#fd);
+  }
+
+  resume(): void {
+    if (!this.#paused || !this.#open) return;
+    this.#paused = false;
+    this.#start();
   }
 
   [Symbol.dispose](): void {
@@ -122,6 +144,6 @@ export class FdWatcher implements Disposable {
   }
 
   #start(): void {
-    succeed('uv_poll_start', uv().start(this.#address, UV_READABLE, uv().onPoll), this.#fd);
+    succeed('uv_poll_start', uv().start(this.#address, this.#events, uv().onPoll), this.#fd);
   }
 }

@@ -5,7 +5,7 @@
 // make the runtime do system calls of its own), and every failure leaves here as a `SysError`.
 
 import koffi from 'koffi';
-import { F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS } from '../abi/fcntl.ts';
+import { F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_SETPIPE_SZ } from '../abi/fcntl.ts';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../abi/memfd.ts';
 import { SysError } from '../runtime/errors.ts';
 
@@ -243,6 +243,22 @@ export function write(fd: number, bytes: Uint8Array, context: CallContext): numb
   const result = Number(libc().write(fd, bytes, bytes.length));
   const errno = koffi.errno();
   return result < 0 ? fail('write', errno, context) : result;
+}
+
+/**
+ * write(2) that does not wait: the file must have been opened so.
+ * @returns how many bytes were taken, or undefined when there is no room now @throws SysError
+ */
+export function tryWrite(fd: number, bytes: Uint8Array, context: CallContext): number | undefined {
+  const result = Number(libc().write(fd, bytes, bytes.length));
+  const errno = koffi.errno();
+  if (result >= 0) return result;
+  return errno === koffi.os.errno.EAGAIN ? undefined : fail('write', errno, context);
+}
+
+/** Asks for room for so many bytes in a pipe, which the system may refuse. @returns whether it was given */
+export function widenPipe(fd: number, bytes: number): boolean {
+  return libc().fcntl(fd, F_SETPIPE_SZ, bytes) >= 0;
 }
 
 /** close(2). @throws SysError */

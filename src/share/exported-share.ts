@@ -52,7 +52,9 @@ export interface ExportOptions {
   readonly memory: ShareMemory;
   readonly metadata: ShareMetadata;
   /** Of a stream: how many slots new pages are for, and what a full one does. */
-  readonly stream?: { readonly slots: number; readonly whenFull: WhenFull };
+  readonly stream?: { readonly slots: number; readonly whenFull: WhenFull } | undefined;
+  /** Of a buffer: writes what the importer is to find. */
+  readonly fill?: ((bytes: Uint8Array) => Promise<void>) | undefined;
   readonly node: ShareNode;
   /** Which program we are, for those that come after us. */
   readonly owner?: string | undefined;
@@ -121,6 +123,7 @@ export class ExportedShare {
       const parts = await makeParts(options, { undo, onEvent: () => onEvent() });
       const share = new ExportedShare(options, parts);
       onEvent = () => share.#onEvent();
+      await options.fill?.(share.bytes);
       await options.node.write(share.#node());
       return share;
     } catch (error) {

@@ -54,7 +54,10 @@ interface CommonRequest {
   readonly metadata?: Partial<ShareMetadata>;
 }
 
-export type BufferRequest = CommonRequest;
+export interface BufferRequest extends CommonRequest {
+  /** Fills new pages before anybody can open them; what it throws is thrown, and nothing is offered. */
+  readonly fill?: (bytes: Uint8Array) => Promise<void>;
+}
 
 export interface StreamRequest extends CommonRequest {
   /** For new pages; existing buffers are counted themselves. */
@@ -109,7 +112,7 @@ export class Exporter implements AsyncDisposable {
     assert(!('buffers' in memory) || memory.buffers.length === 1, 'a share of one buffer');
     const known = buffer && this.#ofBuffer.get(buffer)?.get(request.to);
     if (known !== undefined) return this.#shareAgain(known, request);
-    const share = await this.#open(request);
+    const share = await this.#open(request, { fill: request.fill });
     if (buffer !== undefined) this.#remember(buffer, share);
     return share;
   }
@@ -118,7 +121,7 @@ export class Exporter implements AsyncDisposable {
   stream(request: StreamRequest): Promise<ExportedShare> {
     const { memory, slots = DEFAULT_SLOTS, whenFull = 'wait' } = request;
     const count = 'buffers' in memory ? memory.buffers.length : slots;
-    return this.#open(request, { slots: count, whenFull });
+    return this.#open(request, { stream: { slots: count, whenFull } });
   }
 
   /** Withdraws everything; what importers keep goes on being asked for by itself. */
@@ -132,7 +135,10 @@ export class Exporter implements AsyncDisposable {
     return this.close();
   }
 
-  async #open(request: CommonRequest, stream?: ExportOptions['stream']): Promise<ExportedShare> {
+  async #open(
+    request: CommonRequest,
+    { stream, fill }: Pick<ExportOptions, 'stream' | 'fill'>,
+  ): Promise<ExportedShare> {
     const { to, writable = false, memory } = request;
     await this.#meet(to);
     const id = newShareId(this.#runtime.random);
@@ -144,7 +150,8 @@ export class Exporter implements AsyncDisposable {
       writable,
       memory,
       metadata: { ...UNNAMED, ...request.metadata },
-      ...(stream && { stream }),
+      stream,
+      fill,
       node: this.#node(to, id),
       owner: this.#program?.own,
       onRefusal: (reason) => this.#countRefusal(reason),

@@ -220,8 +220,10 @@ export class FrameProducer {
   /** The consumer is gone: what it held and what it did not take is ours again. */
   consumerGone(): void {
     for (const [slot, state] of this.#slots.entries()) {
+      // What it gave back just before it went, of which we have not heard yet, it has consumed.
+      const consumed = this.#parts.control.change(slot, SHARE_SLOT_FREE, SHARE_SLOT_FREE);
       this.#parts.control.setState(slot, SHARE_SLOT_FREE);
-      if (typeof state !== 'string') this.#settle(slot, 'consumer-gone');
+      if (typeof state !== 'string') this.#settle(slot, consumed ? 'consumed' : 'consumer-gone');
     }
   }
 

@@ -62,7 +62,7 @@ test('status of a daemon that is not there names the address and the remedy, exi
 });
 
 test('every command has help that teaches', () => {
-  for (const command of ['demo', 'serve', 'lab', 'status', 'doctor', 'abi']) {
+  for (const command of ['demo', 'serve', 'lab', 'share', 'status', 'doctor', 'abi']) {
     const { status, stdout } = run(command, '--help');
     assert.equal(status, 0);
     assert.match(stdout, new RegExp(`Usage: xen-zcopy ${command}`));

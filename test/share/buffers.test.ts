@@ -40,6 +40,27 @@ test('what one guest writes another reads in place, and nothing is left', () =>
     await assert.rejects(run(importer.open(share.id)), shareError('unknown-id'));
   }));
 
+test('what is filled before it is offered is there when it is; what cannot be filled is not offered', () =>
+  sharing(async (world) => {
+    const { alice, bob, run } = world;
+    const importer = await world.importer(bob, alice);
+    const exporter = world.exporter(alice);
+    const request = { to: bob.domain.domid, memory: { byteLength: 8192 } };
+    const failure = new Error('no such file');
+    const fail = () => Promise.reject(failure);
+    await assert.rejects(run(exporter.share({ ...request, fill: fail })), failure);
+    assert.equal(world.granted(alice), 0);
+    const fill = async (bytes: Uint8Array) => {
+      assert.equal(importer.offers.length, 0);
+      bytes.fill(9);
+    };
+    const share = await run(exporter.share({ ...request, fill }));
+    const [event] = await world.next(importer);
+    assert.equal(event!.share.id, share.id);
+    const open = await run(importer.open(share.id));
+    assert(open.bytes.every((byte) => byte === 9));
+  }));
+
 test('a share can be opened again, as often as one likes', () =>
   sharing(async (world) => {
     const { alice, bob, run } = world;

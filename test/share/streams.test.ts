@@ -173,6 +173,19 @@ test('a consumer that goes leaves its frames, and the next one goes on', () =>
     frame.release();
   }));
 
+test('a consumer that takes the last frame and goes at once has consumed it', () =>
+  sharing(async (world) => {
+    const it = await stream(world);
+    const { run } = world;
+    const fence = await publish(world, it, 1);
+    it.producer.end();
+    const frame = (await run(it.open.frames.acquire()))!;
+    frame.release();
+    await run(it.open.close());
+    await world.until(() => it.share.state === 'offered', 'the exporter hears of it');
+    assert.equal(fence.fate, 'consumed');
+  }));
+
 test('the withdrawal of a stream ends both ends', () =>
   sharing(async (world) => {
     const it = await stream(world, { slots: 1 });
