@@ -131,6 +131,15 @@ export class Dom0 {
     await this.#ask({ method: 'PUT', path: route, body, timeoutMs: RUN_TIMEOUT_MS });
   }
 
+  /** Opens a guest's console: what the guest says while nobody has it open may be lost. @returns whether it is there yet */
+  async openConsole(domid: number): Promise<boolean> {
+    const path = `/guests/${domid}/console`;
+    return this.#ask({ method: 'POST', path, timeoutMs: RUN_TIMEOUT_MS }).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Runs a line of shell in a guest, over its console, to its end, however it ends. */
   runInGuest(domid: number, command: GuestRunRequest): Promise<RunResult> {
     return this.#post<RunResult>(`/guests/${domid}/run`, command, command.timeoutMs);
