@@ -49,8 +49,9 @@ export class DomainEnd {
   /** Has it do something, as DomainActs has it. @throws with its words when that fails there */
   async do<Name extends Act>(act: Name, ...[request]: Request<Name>): Promise<Answer<Name>> {
     const id = ++this.#lastId;
-    await this.program.tell(JSON.stringify({ id, act, request }));
-    const reply = await this.program.waitForLine<Reply>(replyTo(id), ACT_TIMEOUT_MS);
+    const order = JSON.stringify({ id, act, request });
+    const beginning = replyTo(id);
+    const reply = await this.program.ask<Reply>(order, { beginning, timeoutMs: ACT_TIMEOUT_MS });
     if ('error' in reply) throw new Error(`domain ${this.domid}: ${act}: ${reply.error}`);
     return reply.answer as Answer<Name>;
   }

@@ -45,6 +45,11 @@ const DEFAULT_MEMORY_MIB = 256;
 /** Node's file alone is 86 MB, and the file system in memory gets half of it all at most. */
 const NODE_MEMORY_MIB = 384;
 const DEFAULT_MODULES = ['evdev', 'drm_xen_front'];
+/**
+ * For a PV guest that lends buffers: without Xen's own kind of DMA addresses (swiotlb-xen, which takes 64 MiB of its own
+ * accord), the kernel takes its addresses for the machine's, and grants frames that are not the buffer's.
+ */
+const PV_NODE_OPTIONS = 'iommu=soft swiotlb=2048';
 const NODE_MODULES = ['xen-evtchn', 'xen-gntalloc', 'xen-gntdev', 'xen-privcmd'];
 const CREATE_TIMEOUT_MS = 120_000;
 const RUN_TIMEOUT_MS = 60_000;
@@ -83,6 +88,7 @@ function xlConfig(config: GuestConfig, ramdisk: string): string {
     'console=tty0 console=hvc0 rdinit=/init',
     `lab.name=${name} lab.modules=${modules.join(',')}`,
     ...(config.terminal ? ['lab.terminal'] : []),
+    ...(node && type === 'pv' ? [PV_NODE_OPTIONS] : []),
   ];
   return [
     `name="${name}"`,

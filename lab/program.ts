@@ -6,6 +6,7 @@ import { CommandFailed } from './dom0.ts';
 
 const RUN_TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 250;
+const LOOKS_AT_ONCE = 10;
 
 /** A domain that runs lines of shell. */
 export interface ShellDomain {
@@ -30,6 +31,11 @@ function startLine(commandLine: string): string {
     `(${commandLine} <>$d/in >$d/out 2>&1 & echo $! >$d/pid; wait $!; echo $? >$d/code) </dev/null >/dev/null 2>&1 &`,
     'while [ ! -s $d/pid ]; do sleep 0.1; done; echo $d $(cat $d/pid)',
   ].join('\n');
+}
+
+/** Open for reading as well, it never waits for a program that has gone. */
+function tellLine(line: string): string {
+  return `echo ${quoted(line)} 1<>in`;
 }
 
 /** A word that the shell takes as it is. */
@@ -85,20 +91,22 @@ export class Program {
     return this.lines<T>();
   }
 
-  /** Resolves with the JSON line that begins with `beginning`, once it is there. */
-  async waitForLine<T>(beginning: string, timeoutMs: number): Promise<T> {
-    let line = '';
-    const found = async () => {
-      line = await this.#shell(`grep -m 1 -F ${quoted(beginning)} out || true`);
-      return line.startsWith(beginning) && line.endsWith('\n');
-    };
-    await this.#until(found, { what: `the line ${beginning} from a program`, timeoutMs });
-    return parseLine<T>(line, line);
-  }
-
   /** Puts a line on its stdin. */
   async tell(line: string): Promise<void> {
-    await this.#shell(`echo ${quoted(line)} 1<>in`);
+    await this.#shell(tellLine(line));
+  }
+
+  /** Resolves with the JSON line that begins with `beginning`, once it is there. */
+  waitForLine<T>(beginning: string, timeoutMs: number): Promise<T> {
+    return this.#find(beginning, { before: 'true', timeoutMs });
+  }
+
+  /** Puts a line on its stdin, and resolves with the JSON line of its output that begins with `beginning`. */
+  ask<T>(
+    line: string,
+    { beginning, timeoutMs }: { beginning: string; timeoutMs: number },
+  ): Promise<T> {
+    return this.#find(beginning, { before: tellLine(line), timeoutMs });
   }
 
   async running(): Promise<boolean> {
@@ -144,6 +152,27 @@ export class Program {
       timeoutMs,
       intervalMs: POLL_INTERVAL_MS,
     });
+  }
+
+  /**
+   * Runs `before` and looks for a line. A guest's console takes long for each question: the looking is done there,
+   * for a moment at a time, as others may want to ask there as well.
+   */
+  async #find<T>(
+    beginning: string,
+    { before, timeoutMs }: { before: string; timeoutMs: number },
+  ): Promise<T> {
+    const look = `grep -m 1 -F ${quoted(beginning)} out`;
+    const looks = `for i in ${'. '.repeat(LOOKS_AT_ONCE)}; do ${look} && break; [ -e code ] && break; sleep 0.1; done; true`;
+    let line = await this.#shell(`${before}; ${looks}`);
+    // A line that is still being written has no end yet.
+    const found = () => line.startsWith(beginning) && line.endsWith('\n');
+    const condition = async () => {
+      if (!found()) line = await this.#shell(looks);
+      return found();
+    };
+    if (!found()) await this.#until(condition, { what: `the line ${beginning}`, timeoutMs });
+    return parseLine<T>(line, line);
   }
 
   #shell(line: string): Promise<string> {
