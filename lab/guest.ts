@@ -1,5 +1,6 @@
 // Guests: created by `xl create` from a generated configuration, with the unmodified kernel and the lab's
 // image, and asked to do things over their console.
+import { messageOf } from '../src/runtime/errors.ts';
 import { type Runtime, until } from '../src/runtime/runtime.ts';
 import type { RunResult } from './agent/protocol.ts';
 import { CommandFailed, type Dom0 } from './dom0.ts';
@@ -123,6 +124,26 @@ export async function listDomains(dom0: Dom0): Promise<ListedDomain[]> {
   });
 }
 
+/** Opens the console of a guest that was just created, as soon as xenconsoled has made it. @throws with the last refusal */
+async function openConsole(
+  dom0: Dom0,
+  { name, domid }: { name: string; domid: number },
+): Promise<void> {
+  let refusal = '';
+  const opened = () =>
+    dom0.openConsole(domid).then(
+      () => true,
+      (error) => {
+        refusal = messageOf(error);
+        return false;
+      },
+    );
+  const timing = { timeoutMs: RUN_TIMEOUT_MS, intervalMs: POLL_INTERVAL_MS };
+  await until(dom0.runtime, opened, { what: `the console of ${name}`, ...timing }).catch(() => {
+    throw new Error(`${name} has no console: ${refusal}`);
+  });
+}
+
 /** A running guest. */
 export class Guest implements ShellDomain {
   readonly dom0: Dom0;
@@ -147,11 +168,7 @@ export class Guest implements ShellDomain {
     const options = config.paused ? ['-p'] : [];
     await dom0.output(['xl', 'create', ...options, path], CREATE_TIMEOUT_MS);
     const domid = Number(await dom0.output(['xl', 'domid', config.name]));
-    await until(dom0.runtime, () => dom0.openConsole(domid), {
-      what: `the console of ${name}`,
-      timeoutMs: RUN_TIMEOUT_MS,
-      intervalMs: POLL_INTERVAL_MS,
-    });
+    await openConsole(dom0, { name, domid });
     return new Guest(dom0, name, domid);
   }
 
