@@ -8,6 +8,7 @@ import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
 import { listDomains } from './guest.ts';
+import { END_ALL_PROGRAMS } from './program.ts';
 import { type Lent, SUPERVISOR_VARIABLE, type Whereabouts } from './supervisor.ts';
 
 /** A machine that another process booted. */
@@ -15,12 +16,13 @@ export interface AttachedMachine {
   readonly dom0: Dom0;
   readonly daemonPort: number;
   readonly runtime: Runtime;
-  /** Ends the daemon and every guest that an earlier scenario left, so that the next one starts fresh. */
+  /** Ends the daemon, the programs and every guest that an earlier scenario left, so that the next one starts fresh. */
   reset(): Promise<void>;
 }
 
 async function reset(dom0: Dom0): Promise<void> {
   await stopDaemonIfRunning(dom0);
+  await dom0.shell(END_ALL_PROGRAMS);
   for (const { domid } of await listDomains(dom0)) {
     if (domid !== 0) await dom0.run(['xl', 'destroy', `${domid}`]);
   }

@@ -1,28 +1,30 @@
 // dom0's whole file system, as one compressed archive that Linux unpacks into memory: Xen's tools, this
-// machine's Node and koffi, the lab's agent and programs, and the guests' kernel and image. The daemon is not in
+// machine's Node and koffi, the lab's agent and programs, and the guests' kernel and images. The daemon is not in
 // it: it is sent after the boot, so that a rebuilt daemon needs no new image.
-import { mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { buildSync } from 'esbuild';
 import { command } from './command.ts';
 import { CpioWriter } from './cpio.ts';
 import { guestImage } from './guest-image.ts';
+import { guestNodeImage } from './guest-node-image.ts';
 import { addModules } from './kernel-modules.ts';
+import { addKoffi, PROGRAMS_FOLDER, strippedNode } from './node-files.ts';
 import type { Progress, UnpackedPackages } from './packages.ts';
 import { compilePrograms } from './programs.ts';
 import { DOM0_MODULES } from './recipe.ts';
-import { AGENT_ENTRY, DOM0_INIT, DOM0_PROGRAMS_FOLDER, NODE_MODULES } from './sources.ts';
+import { AGENT_ENTRY, DOM0_INIT, DOM0_PROGRAMS_FOLDER } from './sources.ts';
 
 /** Where things lie in dom0, for those who use them from outside. */
 export const DOM0_PATHS = {
   agent: '/lab/agent.mjs',
   guestKernel: '/lab/guest/vmlinuz',
   guestImage: '/lab/guest/image',
-  /** Programs in it find koffi in the folder `node_modules` beside. */
-  daemon: '/opt/xen-zcopy',
+  /** Comes behind the other image for guests that run Node. */
+  guestNodeImage: '/lab/guest/node-image',
+  daemon: PROGRAMS_FOLDER,
 } as const;
 
-const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 const FOLDERS = ['dev', 'proc', 'sys', 'root', 'tmp', 'run', 'var/log', 'var/lib'];
 const SYSTEM_FILES: Readonly<Record<string, string>> = {
   'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
@@ -43,21 +45,6 @@ export function bundledAgent(): string {
   return outputFiles[0]!.text;
 }
 
-/**
- * Puts in the node that runs us, without its symbols, and tries it with the image's own libraries:
- * a node built for a newer C library than Debian 12's would only fail in dom0, far from here.
- */
-async function addNode(archive: CpioWriter, folder: string, packages: UnpackedPackages) {
-  const node = `${folder}/node`;
-  await command(['strip', '-o', node, realpathSync(process.execPath)], { context: 'copying node' });
-  const loader = `${packages.dom0Root}/${LIBRARIES}/ld-linux-x86-64.so.2`;
-  const libraries = `${packages.dom0Root}/${LIBRARIES}`;
-  await command([loader, '--library-path', libraries, node, '-e', '0'], {
-    context: `${process.execPath} does not run with the libraries of Debian 12`,
-  });
-  archive.file('usr/bin/node', readFileSync(node), 0o755);
-}
-
 async function addBusybox(archive: CpioWriter, packages: UnpackedPackages) {
   const list = await command([packages.busybox, '--list'], { context: 'asking busybox' });
   for (const name of list.toString('utf8').trim().split('\n')) {
@@ -75,9 +62,11 @@ async function addPrograms(archive: CpioWriter, folder: string, packages: Unpack
   }
 }
 
-async function addGuests(archive: CpioWriter, packages: UnpackedPackages) {
+async function addGuests(archive: CpioWriter, parts: Dom0Parts, node: string) {
+  const { packages } = parts;
   archive.file(DOM0_PATHS.guestKernel.slice(1), readFileSync(packages.kernel));
-  archive.file(DOM0_PATHS.guestImage.slice(1), await guestImage(packages));
+  archive.file(DOM0_PATHS.guestImage.slice(1), await guestImage(parts));
+  archive.file(DOM0_PATHS.guestNodeImage.slice(1), await guestNodeImage(packages, node));
 }
 
 export interface Dom0Parts {
@@ -100,13 +89,12 @@ export async function makeDom0Image(path: string, parts: Dom0Parts): Promise<voi
     archive.characterDevice('dev/console', 5, 1);
     archive.file('init', readFileSync(DOM0_INIT), 0o755);
     archive.file(DOM0_PATHS.agent.slice(1), bundledAgent());
-    const daemonModules = `${DOM0_PATHS.daemon.slice(1)}/node_modules`;
-    archive.tree(`${NODE_MODULES}/koffi`, `${daemonModules}/koffi`);
-    archive.tree(`${NODE_MODULES}/@koromix`, `${daemonModules}/@koromix`);
-    await addNode(archive, folder, packages);
+    addKoffi(archive);
+    const node = await strippedNode(folder, packages);
+    archive.file('usr/bin/node', readFileSync(node), 0o755);
     await addBusybox(archive, packages);
     await addPrograms(archive, folder, packages);
-    await addGuests(archive, packages);
+    await addGuests(archive, parts, node);
     await addModules(archive, {
       modulesFolder: packages.modulesFolder,
       release: packages.kernelRelease,

@@ -131,6 +131,15 @@ export class Dom0 {
     await this.#ask({ method: 'PUT', path: route, body, timeoutMs: RUN_TIMEOUT_MS });
   }
 
+  /**
+   * Opens a guest's console: what the guest says while nobody has it open may be lost.
+   * @throws when there is none, or not yet
+   */
+  async openConsole(domid: number): Promise<void> {
+    const path = `/guests/${domid}/console`;
+    await this.#ask({ method: 'POST', path, timeoutMs: RUN_TIMEOUT_MS });
+  }
+
   /** Runs a line of shell in a guest, over its console, to its end, however it ends. */
   runInGuest(domid: number, command: GuestRunRequest): Promise<RunResult> {
     return this.#post<RunResult>(`/guests/${domid}/run`, command, command.timeoutMs);

@@ -1,6 +1,7 @@
 // The dom0 program gntdev-bare with the refs of a guest: dom0's gntdev itself, without our daemon or library.
 import { CommandFailed, type Dom0 } from './dom0.ts';
-import type { Guest, GuestProgram } from './guest.ts';
+import type { Guest } from './guest.ts';
+import type { Program } from './program.ts';
 
 const PROGRAM_TIMEOUT_MS = 60_000;
 const RUN_TIMEOUT_MS = 300_000;
@@ -18,7 +19,7 @@ export interface GntdevCost {
 
 /** Pages that a guest has granted to dom0, until its program is stopped. Page N is full of the number N. */
 export interface GrantedPages {
-  readonly program: GuestProgram;
+  readonly program: Program;
   readonly refs: readonly number[];
 }
 

@@ -1,5 +1,6 @@
 // The guests' first file system: busybox, the kernel's own modules, the test programs, and an init that
-// serves the console. The kernel beside it is Debian's, unmodified.
+// serves the console. The kernel beside it is Debian's, unmodified, and so are its modules but for the gntdev that makes
+// dma-bufs, which only guests that run programs of ours load.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { gunzipSync } from 'node:zlib';
@@ -11,8 +12,15 @@ import { compilePrograms } from './programs.ts';
 import { GUEST_MODULES } from './recipe.ts';
 import { GUEST_INIT, GUEST_PROGRAMS_FOLDER } from './sources.ts';
 
+export interface GuestImageParts {
+  readonly packages: UnpackedPackages;
+  /** The folder of the modules that Debian does not build. */
+  readonly builtModules: string;
+}
+
 /** Makes the compressed archive and returns its bytes. */
-export async function guestImage(packages: UnpackedPackages): Promise<Buffer> {
+export async function guestImage(parts: GuestImageParts): Promise<Buffer> {
+  const { packages, builtModules } = parts;
   const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-guest-`);
   try {
     const path = `${folder}/guest.cpio`;
@@ -32,6 +40,7 @@ export async function guestImage(packages: UnpackedPackages): Promise<Buffer> {
     await addModules(archive, {
       modulesFolder: packages.modulesFolder,
       release: packages.kernelRelease,
+      builtFolder: builtModules,
       target: 'lib/modules',
       wanted: GUEST_MODULES,
     });

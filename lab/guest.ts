@@ -1,9 +1,13 @@
 // Guests: created by `xl create` from a generated configuration, with the unmodified kernel and the lab's
 // image, and asked to do things over their console.
-import { until } from '../src/runtime/runtime.ts';
+import { messageOf } from '../src/runtime/errors.ts';
+import { type Runtime, until } from '../src/runtime/runtime.ts';
 import type { RunResult } from './agent/protocol.ts';
 import { CommandFailed, type Dom0 } from './dom0.ts';
 import { DOM0_PATHS } from './dom0-image.ts';
+import { guestRamdisk } from './guest-ramdisk.ts';
+import { probePath } from './node-files.ts';
+import { Program, type ShellDomain } from './program.ts';
 
 /** A connector of the guest's PV display. */
 export interface Connector {
@@ -32,12 +36,22 @@ export interface GuestConfig {
   readonly terminal?: boolean;
   /** Stays paused until unpause(): for nodes that `xl` cannot write. */
   readonly paused?: boolean;
-  /** Kernel modules loaded at boot; those of the PV display and of evdev when left out. */
+  /** Kernel modules loaded at boot; when left out those of the PV display and of evdev, or those that programs of ours need. */
   readonly modules?: readonly string[];
+  /** Programs of lab/probes/ for startNode(): the guest gets them as they are built now, and Node with them. */
+  readonly programs?: readonly string[];
 }
 
 const DEFAULT_MEMORY_MIB = 256;
+/** Node's file alone is 86 MB, and the file system in memory gets half of it all at most. */
+const NODE_MEMORY_MIB = 384;
 const DEFAULT_MODULES = ['evdev', 'drm_xen_front'];
+/**
+ * For a PV guest that lends buffers: without Xen's own kind of DMA addresses (swiotlb-xen, which takes 64 MiB of its own
+ * accord), the kernel takes its addresses for the machine's, and grants frames that are not the buffer's.
+ */
+const PV_NODE_OPTIONS = 'iommu=soft swiotlb=2048';
+const NODE_MODULES = ['xen-evtchn', 'xen-gntalloc', 'xen-gntdev', 'xen-privcmd'];
 const CREATE_TIMEOUT_MS = 120_000;
 const RUN_TIMEOUT_MS = 60_000;
 const GONE_TIMEOUT_MS = 90_000;
@@ -65,19 +79,23 @@ function vkb({ keyboard }: GuestConfig): string[] {
   return [`vkb=["${fields.join(',')}"]`];
 }
 
-/** The text of an xl.cfg(5) for this guest. */
-export function xlConfig(config: GuestConfig): string {
-  const { name, type = 'pv', memoryMib = DEFAULT_MEMORY_MIB, modules = DEFAULT_MODULES } = config;
+/** The text of an xl.cfg(5) for this guest; `ramdisk` is a file in dom0. */
+function xlConfig(config: GuestConfig, ramdisk: string): string {
+  const node = (config.programs ?? []).length > 0;
+  const { name, type = 'pv' } = config;
+  const { memoryMib = node ? NODE_MEMORY_MIB : DEFAULT_MEMORY_MIB } = config;
+  const { modules = node ? NODE_MODULES : DEFAULT_MODULES } = config;
   const commandLine = [
     'console=tty0 console=hvc0 rdinit=/init',
     `lab.name=${name} lab.modules=${modules.join(',')}`,
     ...(config.terminal ? ['lab.terminal'] : []),
+    ...(node && type === 'pv' ? [PV_NODE_OPTIONS] : []),
   ];
   return [
     `name="${name}"`,
     `type="${type}"`,
     `kernel="${DOM0_PATHS.guestKernel}"`,
-    `ramdisk="${DOM0_PATHS.guestImage}"`,
+    `ramdisk="${ramdisk}"`,
     `cmdline="${commandLine.join(' ')}"`,
     `memory=${memoryMib}`,
     'vcpus=1',
@@ -106,82 +124,31 @@ export async function listDomains(dom0: Dom0): Promise<ListedDomain[]> {
   });
 }
 
-/** A program that was left running in a guest; its output can be read while it runs. */
-export class GuestProgram {
-  readonly #guest: Guest;
-  readonly #pid: number;
-  readonly #output: string;
-
-  constructor(guest: Guest, pid: number, output: string) {
-    this.#guest = guest;
-    this.#pid = pid;
-    this.#output = output;
-  }
-
-  /** What it has written so far, stdout and stderr. */
-  output(): Promise<string> {
-    return this.#guest.shell(`cat ${this.#output}`);
-  }
-
-  /** The JSON lines it has written so far. @throws when it wrote something else, which is its complaint */
-  async lines<T>(): Promise<T[]> {
-    const text = await this.output();
-    const complete = text.slice(0, text.lastIndexOf('\n') + 1);
-    return complete
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => parseLine<T>(line, text));
-  }
-
-  /** Resolves with the lines when there are at least `count`. */
-  async waitForLines<T>(count: number, timeoutMs: number): Promise<T[]> {
-    // The console is slow: the lines are counted in the guest, and fetched once.
-    const enough = async () => {
-      if (Number(await this.#guest.shell(`wc -l <${this.#output}`)) >= count) return true;
-      if (!(await this.running())) {
-        throw new Error(`the program ended too early; it said: ${await this.output()}`);
-      }
-      return false;
-    };
-    await until(this.#guest.dom0.runtime, enough, {
-      what: `${count} lines from a program in ${this.#guest.name}`,
-      timeoutMs,
-      intervalMs: POLL_INTERVAL_MS,
-    });
-    return this.lines<T>();
-  }
-
-  async running(): Promise<boolean> {
-    // A child that ended stays as a zombie until the shell that is its parent waits: look at its state.
-    const state = await this.#guest.run(`grep -q '^State:.[^ZX]' /proc/${this.#pid}/status`);
-    return state.code === 0;
-  }
-
-  /** Sends SIGTERM and waits for the end. */
-  async stop(timeoutMs = RUN_TIMEOUT_MS): Promise<void> {
-    await this.#guest.run(`kill ${this.#pid}`);
-    await until(this.#guest.dom0.runtime, async () => !(await this.running()), {
-      what: `the end of a program in ${this.#guest.name}`,
-      timeoutMs,
-      intervalMs: POLL_INTERVAL_MS,
-    });
-  }
-}
-
-function parseLine<T>(line: string, text: string): T {
-  try {
-    return JSON.parse(line) as T;
-  } catch {
-    throw new Error(`a program in the guest complains: ${text}`);
-  }
+/** Opens the console of a guest that was just created, as soon as xenconsoled has made it. @throws with the last refusal */
+async function openConsole(
+  dom0: Dom0,
+  { name, domid }: { name: string; domid: number },
+): Promise<void> {
+  let refusal = '';
+  const opened = () =>
+    dom0.openConsole(domid).then(
+      () => true,
+      (error) => {
+        refusal = messageOf(error);
+        return false;
+      },
+    );
+  const timing = { timeoutMs: RUN_TIMEOUT_MS, intervalMs: POLL_INTERVAL_MS };
+  await until(dom0.runtime, opened, { what: `the console of ${name}`, ...timing }).catch(() => {
+    throw new Error(`${name} has no console: ${refusal}`);
+  });
 }
 
 /** A running guest. */
-export class Guest {
+export class Guest implements ShellDomain {
   readonly dom0: Dom0;
   readonly name: string;
   readonly domid: number;
-  #programs = 0;
 
   private constructor(dom0: Dom0, name: string, domid: number) {
     this.dom0 = dom0;
@@ -195,11 +162,18 @@ export class Guest {
    */
   static async create(dom0: Dom0, config: GuestConfig): Promise<Guest> {
     const path = `/run/guests/${config.name}.cfg`;
-    await dom0.writeFile(path, xlConfig(config));
+    const { name, programs = [] } = config;
+    await using ramdisk = await guestRamdisk(dom0, { name, programs });
+    await dom0.writeFile(path, xlConfig(config, ramdisk.path));
     const options = config.paused ? ['-p'] : [];
     await dom0.output(['xl', 'create', ...options, path], CREATE_TIMEOUT_MS);
     const domid = Number(await dom0.output(['xl', 'domid', config.name]));
-    return new Guest(dom0, config.name, domid);
+    await openConsole(dom0, { name, domid });
+    return new Guest(dom0, name, domid);
+  }
+
+  get runtime(): Runtime {
+    return this.dom0.runtime;
   }
 
   /** Lets a guest run that was created paused. */
@@ -235,10 +209,13 @@ export class Guest {
   }
 
   /** Starts a program of the guest and leaves it running. */
-  async start(...argv: readonly (string | number)[]): Promise<GuestProgram> {
-    const output = `/tmp/program-${this.#programs++}`;
-    const pid = await this.shell(`${argv.join(' ')} >${output} 2>&1 & echo $!`);
-    return new GuestProgram(this, Number(pid), output);
+  start(...argv: readonly (string | number)[]): Promise<Program> {
+    return Program.start(this, argv.join(' '));
+  }
+
+  /** Starts one of the programs that the guest was created with. */
+  startNode(name: string, ...args: readonly (string | number)[]): Promise<Program> {
+    return this.start('node', probePath(name), ...args);
   }
 
   /** The guest's own console, from its first message on. */

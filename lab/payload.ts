@@ -5,6 +5,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { buildSync } from 'esbuild';
 import type { Dom0 } from './dom0.ts';
 import { DOM0_PATHS } from './dom0-image.ts';
+import { probePath } from './node-files.ts';
+import { Program } from './program.ts';
 import { REPOSITORY } from './sources.ts';
 
 const ENTRY = `${REPOSITORY}dist/src/cli/main.js`;
@@ -17,7 +19,7 @@ export const DAEMON_MAIN = `${DOM0_PATHS.daemon}/dist/src/cli/main.js`;
 const REQUIRE =
   "import { createRequire as makeRequire } from 'node:module';const require = makeRequire(import.meta.url);";
 
-/** One module of a compiled file and all it imports, for the node of dom0. */
+/** One module of a compiled file and all it imports, for the node of the images. */
 function bundle(entry: string): Uint8Array {
   const { outputFiles } = buildSync({
     entryPoints: [entry],
@@ -34,11 +36,31 @@ function bundle(entry: string): Uint8Array {
   return outputFiles[0]!.contents;
 }
 
+/** A program of lab/probes/ as one module. */
+export function bundledProbe(name: string): Uint8Array {
+  return bundle(`${REPOSITORY}dist/lab/probes/${name}.js`);
+}
+
 /** Puts a program of lab/probes/ into dom0. @returns its path there, for `node` */
 export async function deployProbe(dom0: Dom0, name: string): Promise<string> {
-  const path = `${DOM0_PATHS.daemon}/probes/${name}.mjs`;
-  await dom0.writeFile(path, bundle(`${REPOSITORY}dist/lab/probes/${name}.js`));
+  const path = probePath(name);
+  await dom0.writeFile(path, bundledProbe(name));
   return path;
+}
+
+/** Puts a program of lab/probes/ into dom0, starts it and leaves it running, as `Guest.startNode` does in a guest. */
+export async function startProbe(
+  dom0: Dom0,
+  name: string,
+  ...args: readonly (string | number)[]
+): Promise<Program> {
+  const path = await deployProbe(dom0, name);
+  const domain = {
+    name: 'dom0',
+    runtime: dom0.runtime,
+    run: (line: string) => dom0.run(['sh', '-c', line]),
+  };
+  return Program.start(domain, ['node', path, ...args].join(' '));
 }
 
 /** Runs one of the programs of lab/probes/ in dom0 and returns the JSON that it prints. @throws {CommandFailed} */

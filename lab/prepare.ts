@@ -75,7 +75,8 @@ function imageKey(packages: string, modules: string): string {
     modules,
     node,
     bundledAgent(),
-    ...makers('cpio', 'dom0-image', 'guest-image', 'kernel-modules', 'programs', 'recipe'),
+    ...makers('cpio', 'dom0-image', 'guest-image', 'guest-node-image'),
+    ...makers('kernel-modules', 'node-files', 'programs', 'recipe'),
     ...files.map((path) => readFileSync(path)),
   ]);
 }

@@ -89,5 +89,23 @@ export const DOM0_MODULES: readonly string[] = [
   'xenfs',
 ];
 
-/** Kernel modules of the guests. */
-export const GUEST_MODULES: readonly string[] = ['drm_xen_front', 'evdev', 'xen-gntalloc'];
+/** Kernel modules of the guests; `xen-gntdev` is the built one. */
+export const GUEST_MODULES: readonly string[] = [
+  'drm_xen_front',
+  'evdev',
+  'xen-evtchn',
+  'xen-gntalloc',
+  'xen-gntdev',
+  'xen-privcmd',
+];
+
+/** What the Node of the images and koffi link to, and the loader of it. */
+export const NODE_LIBRARIES: readonly string[] = [
+  'ld-linux-x86-64.so.2',
+  'libc.so.6',
+  'libdl.so.2',
+  'libgcc_s.so.1',
+  'libm.so.6',
+  'libpthread.so.0',
+  'libstdc++.so.6',
+];

@@ -30,6 +30,11 @@ function lastSegment(url: URL): string {
   return url.pathname.slice(url.pathname.lastIndexOf('/') + 1);
 }
 
+/** N of `/guests/N/...`. */
+function domidOf(url: URL): number {
+  return Number(url.pathname.split('/')[2]);
+}
+
 /** The console of a guest, opened at its first use: domids are never used twice in one boot. */
 async function guestConsole(domid: number): Promise<GuestConsole> {
   let opening = consoles.get(domid);
@@ -66,11 +71,16 @@ const routes: readonly [method: string, path: RegExp, route: Route][] = [
   ['PUT', /^\/files$/, putFile],
   [
     'POST',
-    /^\/guests\/\d+\/run$/,
-    async (url, body) => {
-      const console = await guestConsole(Number(url.pathname.split('/')[2]));
-      return console.run(json(body));
+    /^\/guests\/\d+\/console$/,
+    async (url) => {
+      await guestConsole(domidOf(url));
+      return undefined;
     },
+  ],
+  [
+    'POST',
+    /^\/guests\/\d+\/run$/,
+    async (url, body) => (await guestConsole(domidOf(url))).run(json(body)),
   ],
 ];
 

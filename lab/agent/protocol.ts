@@ -8,6 +8,7 @@
 //   DELETE /processes/NAME?signal=&timeoutMs=  → ProcessState, after the process has ended
 //   GET    /files?path=                → the bytes
 //   PUT    /files?path=                the bytes → 204; folders on the way are made
+//   POST   /guests/DOMID/console       opens it → 204
 //   POST   /guests/DOMID/run           GuestRunRequest → RunResult
 
 /** A command to run in dom0 to its end. */

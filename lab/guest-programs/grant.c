@@ -3,7 +3,8 @@
 //   grant COUNT
 //
 // Every page is full of its index, as 32-bit words. Prints one line: {"refs": [REF, ...]}. The pages of
-// one call are as many as the module xen-gntalloc allows (its parameter `limit`, 1024 by default).
+// one call are as many as the module xen-gntalloc allows (its parameter `limit`, which init raises when the module
+// is loaded by then, and 1024 otherwise).
 #include "wait.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 // figures; with the argument `hold` it takes one of everything and stays. The scenario linux-provider
 // runs it, and looks from outside at what is left over.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { openXenDevice, XENBUS } from '../../src/linux/device.ts';
 import { type LinuxDomain, openLinuxDomain } from '../../src/linux/domain.ts';
 import { probeHost, requireServable } from '../../src/linux/host.ts';
@@ -19,7 +19,10 @@ import { XenstoreClient } from '../../src/xen/xenstore-client.ts';
 const runtime = systemRuntime();
 const TIMEOUT_MS = 60_000;
 const PINGS = 2_000;
-/** Near gntalloc's default limit of 1024 pages for the whole host. */
+/** Of pages for all programs of the host together, while the checks run. */
+const GNTALLOC_LIMIT = 1_024;
+const GNTALLOC_LIMIT_FILE = '/sys/module/xen_gntalloc/parameters/limit';
+/** Near that limit. */
 const MANY_PAGES = 1_000;
 /** A reference that dom0 has not granted, in a table of at least one frame. */
 const UNGRANTED = gref(500);
@@ -317,8 +320,16 @@ const CHECKS: Readonly<Record<string, (domain: LinuxDomain) => Promise<void>>> =
   'xenstore by the device': storeByDevice,
 };
 
+/** A limit of gntalloc that the checks know. @returns what puts the old one back */
+function limitGntalloc(): () => void {
+  const before = readFileSync(GNTALLOC_LIMIT_FILE, 'utf8');
+  writeFileSync(GNTALLOC_LIMIT_FILE, `${GNTALLOC_LIMIT}`);
+  return () => writeFileSync(GNTALLOC_LIMIT_FILE, before);
+}
+
 async function runChecks(): Promise<void> {
   const results: Record<string, string | null> = {};
+  const unlimitGntalloc = limitGntalloc();
   const domain = await openLinuxDomain({ runtime });
   for (const [name, check] of Object.entries(CHECKS)) {
     try {
@@ -329,6 +340,7 @@ async function runChecks(): Promise<void> {
     }
   }
   await domain[Symbol.asyncDispose]();
+  unlimitGntalloc();
   await wait('the watchers are closed', () => FdWatcher.handles === 0);
   // Nothing keeps the process any more: that it ends by itself is one of the scenario's checks.
   process.stdout.write(`${JSON.stringify({ results, figures })}\n`);

@@ -6,8 +6,9 @@ import type { InputEvent } from '../../../src/outputs/browser/protocol.ts';
 import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { Daemon } from '../../daemon.ts';
-import { Guest, type GuestProgram } from '../../guest.ts';
+import { Guest } from '../../guest.ts';
 import { type HostCounts, HostWatch } from '../../host.ts';
+import type { Program } from '../../program.ts';
 
 const AREA = { width: 800, height: 600 };
 const CONNECTED_TIMEOUT_MS = 120_000;
@@ -50,7 +51,7 @@ async function connected(guest: Guest): Promise<void> {
 }
 
 /** Listens to the guest's devices until `count` events came, those that only separate included. */
-async function listen(guest: Guest, count: number): Promise<GuestProgram> {
+async function listen(guest: Guest, count: number): Promise<Program> {
   const program = await guest.start('events', LISTEN_SECONDS, count);
   const [opened] = await program.waitForLines<{ devices: string[] }>(1, ARRIVAL_TIMEOUT_MS);
   for (const device of [KEYBOARD, POINTER]) assert(opened!.devices.includes(device), device);
@@ -58,7 +59,7 @@ async function listen(guest: Guest, count: number): Promise<GuestProgram> {
 }
 
 /** What arrived, as [device, type, code, value], without the separators. */
-async function arrivals(program: GuestProgram, count: number) {
+async function arrivals(program: Program, count: number) {
   const [, ...lines] = await program.waitForLines<Arrival>(count + 1, ARRIVAL_TIMEOUT_MS);
   return lines
     .filter(({ type }) => type !== EV_SYN)

@@ -6,9 +6,10 @@ import { after, before, test } from 'node:test';
 import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { Daemon } from '../../daemon.ts';
-import { type Connector, Guest, type GuestProgram } from '../../guest.ts';
+import { type Connector, Guest } from '../../guest.ts';
 import { type HostCounts, HostWatch } from '../../host.ts';
 import { type PaintFormat, paintedPixels } from '../../pattern.ts';
+import type { Program } from '../../program.ts';
 import { assertShown, type Painting, paint } from '../../screen.ts';
 import { expectedCrc, readCrc } from '../../vkms.ts';
 
@@ -64,7 +65,7 @@ function painting(connector: number, format: PaintFormat): Painting {
   return { connector, format, seed: 10 * connector + FORMATS.indexOf(format) + 1, width, height };
 }
 
-async function paintAndSee(...paintings: Painting[]): Promise<GuestProgram> {
+async function paintAndSee(...paintings: Painting[]): Promise<Program> {
   const program = await paint(guest, ...paintings);
   for (const picture of paintings) await assertScannedOut(picture);
   return program;

@@ -6,8 +6,9 @@ import { after, before, test } from 'node:test';
 import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { Daemon } from '../../daemon.ts';
-import { Guest, type GuestProgram } from '../../guest.ts';
+import { Guest } from '../../guest.ts';
 import { type HostCounts, HostWatch } from '../../host.ts';
+import type { Program } from '../../program.ts';
 import { assertShown, type Painting, paint } from '../../screen.ts';
 
 const SIZE = { width: 640, height: 480 };
@@ -61,7 +62,7 @@ before(async () => {
 });
 after(() => dom0.close());
 
-async function shown(): Promise<GuestProgram> {
+async function shown(): Promise<Program> {
   const program = await paint(guest, PAINTING);
   await assertShown(daemon, guest, PAINTING);
   return program;
