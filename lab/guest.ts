@@ -139,9 +139,12 @@ async function openConsole(
       },
     );
   const timing = { timeoutMs: RUN_TIMEOUT_MS, intervalMs: POLL_INTERVAL_MS };
-  await until(dom0.runtime, opened, { what: `the console of ${name}`, ...timing }).catch(() => {
-    throw new Error(`${name} has no console: ${refusal}`);
-  });
+  await until(dom0.runtime, opened, { what: `the console of ${name}`, ...timing }).catch(
+    async () => {
+      const lives = (await listDomains(dom0)).some((domain) => domain.domid === domid);
+      throw new Error(`${name} has no console${lives ? '' : ', as it has ended'}: ${refusal}`);
+    },
+  );
 }
 
 /** A running guest. */
