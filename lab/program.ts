@@ -128,6 +128,11 @@ export class Program {
     timeoutMs?: number;
   } = {}): Promise<number> {
     await this.#domain.run(`kill -${signal} ${this.pid}`);
+    return this.ended(timeoutMs);
+  }
+
+  /** Waits until it has ended by itself. @returns the exit status */
+  async ended(timeoutMs: number): Promise<number> {
     await until(this.#domain.runtime, async () => !(await this.running()), {
       what: `the end of a program in ${this.#domain.name}`,
       timeoutMs,

@@ -32,7 +32,7 @@ export async function exportShare(path: string | undefined, typed: ExportArgumen
   checkInput(choice, input);
   await inDomain(typed, async (context) => {
     const { runtime, place, scope } = context;
-    const exporter = scope.own(new Exporter({ runtime, domain: place.domain }));
+    const exporter = scope.own(new Exporter({ runtime, ...place }));
     const parts = { context, choice, exporter };
     if (choice.wanted.kind === 'buffer') await offerBuffer(parts, choice.wanted, input!);
     else if (choice.wanted.kind === 'bytes') await offerBytes(parts, choice.wanted, input!);

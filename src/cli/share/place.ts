@@ -3,8 +3,10 @@
 
 import { enterMachine } from '../../hypervisor/process/enter-machine.ts';
 import { openLinuxDomain } from '../../linux/domain.ts';
+import { linuxProgram } from '../../linux/program.ts';
 import { SysError, UsageError } from '../../runtime/errors.ts';
 import { type Runtime, sleep } from '../../runtime/runtime.ts';
+import type { ProgramIdentity } from '../../share/exporter.ts';
 import type { Domain } from '../../xen/domain.ts';
 import { type DomId, domId } from '../../xen/ids.ts';
 import { isErrno } from '../../xen/xenstore-access.ts';
@@ -18,6 +20,8 @@ export interface PlaceOptions {
 
 export interface Place extends AsyncDisposable {
   readonly domain: Domain;
+  /** Which of the domain's programs we are; absent where a domain has one. */
+  readonly program?: ProgramIdentity;
   /** The running domain of that name, or undefined. @throws SysError */
   find(name: string): Promise<DomId | undefined>;
   /** Resolves when there is a domain of that name. @throws SysError, the signal's reason */
@@ -71,6 +75,7 @@ async function onThisHost(runtime: Runtime): Promise<Place> {
   const find = (name: string) => findByHome(domain, name);
   return {
     domain,
+    program: linuxProgram(),
     find,
     appears: async (name, signal) => {
       for (;;) {
