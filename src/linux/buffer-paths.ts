@@ -13,8 +13,8 @@ import { CMA_HEAPS, DmaHeaps, HEAPS_REMEDY, heapNames } from './dma-heaps.ts';
 import { EXPORT_CALL, NO_DMABUF_REASON, NO_DMABUF_REMEDY, PV_REASON } from './exports.ts';
 import { GrantObserver } from './grant-observer.ts';
 import type { HostProbe } from './host-path.ts';
-import { guestType } from './kernel-facts.ts';
-import { lendDmaBuf, NO_LENDING_REASON } from './lends.ts';
+import { guestType, knowsMachineFrames } from './kernel-facts.ts';
+import { lendDmaBuf, NO_LENDING_REASON, wrongFrames } from './lends.ts';
 import { LinuxMemory } from './memory.ts';
 import { closeDmaBufs, Udmabuf } from './udmabuf.ts';
 
@@ -57,6 +57,7 @@ function lookAtExports(open: OpenDevice): string {
 
 /** Lends a page to nobody. */
 function lookAtLending(open: OpenDevice): Promise<string> | string {
+  if (!knowsMachineFrames()) throw wrongFrames();
   return withDmaBuf(open, (fd) => {
     // Closing the device ends the loan, too.
     using device = open(GNTDEV);

@@ -8,6 +8,8 @@ import { PAGE_SIZE } from '../abi/page.ts';
 export type GuestType = 'PV' | 'PVH' | 'HVM';
 
 const GUEST_TYPES: readonly GuestType[] = ['PV', 'PVH', 'HVM'];
+/** XENFEAT_dom0: this is the first domain. */
+const DOM0_BIT = 11n;
 /** XENFEAT_direct_mapped: frame numbers of this domain are those of the machine. */
 const DIRECT_MAPPED_BIT = 17n;
 
@@ -28,9 +30,23 @@ export function guestType(): GuestType | undefined {
 
 /** Whether pages that are consecutive for Linux are so in the machine: on a dom0 of Arm. */
 export function directMapped(): boolean {
+  return hasFeature(DIRECT_MAPPED_BIT);
+}
+
+/**
+ * Whether the addresses that the kernel gives to devices are the machine's, which is what it grants of a dma-buf: in a PV
+ * guest only with Xen's own kind of DMA addresses (swiotlb-xen), which `iommu=soft` asks for. Without it gntdev
+ * takes the guest's frame numbers for the machine's, and grants frames that are not the buffer's.
+ */
+export function knowsMachineFrames(): boolean {
+  if (guestType() !== 'PV' || hasFeature(DOM0_BIT)) return true;
+  return /(^|\s)iommu=soft(\s|$)/.test(textOf('/proc/cmdline') ?? '');
+}
+
+function hasFeature(bit: bigint): boolean {
   const features = textOf('/sys/hypervisor/properties/features');
   if (features === undefined || !/^[0-9a-f]+$/i.test(features)) return false;
-  return ((BigInt(`0x${features}`) >> DIRECT_MAPPED_BIT) & 1n) === 1n;
+  return ((BigInt(`0x${features}`) >> bit) & 1n) === 1n;
 }
 
 /** A number that a kernel module is set to; `otherwise` where the module does not say. */

@@ -24,6 +24,7 @@ import { attemptAll } from './attempt-all.ts';
 import { type DeviceFile, GNTDEV, type OpenDevice } from './device.ts';
 import { NO_DMABUF_REMEDY } from './exports.ts';
 import type { GrantObserver, WatchedGrants } from './grant-observer.ts';
+import { knowsMachineFrames } from './kernel-facts.ts';
 import { type DmaBufPart, LinuxBuffer } from './linux-buffer.ts';
 
 const CALL = 'ioctl IOCTL_GNTDEV_DMABUF_IMP_TO_REFS';
@@ -35,12 +36,17 @@ const ENTRIES_REMEDY =
   'the grant table is full: raise gnttab_max_frames on the command line of Xen (max_grant_frames for a guest)';
 export const NO_LENDING_REASON = 'this kernel lends no dma-bufs';
 const READ_ONLY_REASON = 'the kernel lends the pages of a dma-buf for writing only';
+const WRONG_FRAMES_REASON =
+  'the kernel of this PV guest takes its own frame numbers for the machine’s, and would grant wrong frames';
+const WRONG_FRAMES_REMEDY = 'boot it with iommu=soft, or as a PVH guest';
 const FOREIGN_BUFFER_REASON = 'only buffers of this host can be lent';
 
 export interface LenderParts {
   readonly open: OpenDevice;
   /** Asked when something is first lent; undefined where this host does not let us look. */
   readonly observer: () => GrantObserver | undefined;
+  /** Whether the kernel would grant the right frames; it is asked when left out. */
+  readonly knowsMachineFrames?: () => boolean;
 }
 
 export class Lender implements Disposable {
@@ -57,6 +63,8 @@ export class Lender implements Disposable {
     if (!writable) throw unsupported(CALL, READ_ONLY_REASON);
     if (!(buffer instanceof LinuxBuffer)) throw unsupported(CALL, FOREIGN_BUFFER_REASON);
     if (this.#never !== undefined) throw this.#never;
+    const { knowsMachineFrames: knows = knowsMachineFrames } = this.#parts;
+    if (!knows()) throw wrongFrames();
     const hold = buffer.hold();
     const parts: LentPart[] = [];
     try {
@@ -96,6 +104,11 @@ export class Lender implements Disposable {
       throw error;
     }
   }
+}
+
+/** Why a kernel that would grant wrong frames is not asked to. */
+export function wrongFrames(): SysError {
+  return unsupported(CALL, WRONG_FRAMES_REASON, WRONG_FRAMES_REMEDY);
 }
 
 /** Lends one dma-buf. @returns a reference for each of its pages @throws SysError */

@@ -41,6 +41,16 @@ function refused(errnoName: string, pattern: RegExp) {
   };
 }
 
+test('a kernel that would grant wrong frames is not asked to', async () => {
+  const kernel = new FakeKernel();
+  const { open } = kernel;
+  const lender = new Lender({ open, observer: () => undefined, knowsMachineFrames: () => false });
+  const { allocate } = rig();
+  const lending = lender.lend({ domid, buffer: await allocate(1), writable: true });
+  await assert.rejects(lending, refused('EOPNOTSUPP', /iommu=soft/));
+  assert.equal(kernel.count(IMPORT), 0);
+});
+
 test('a loan has one ref a page, and is over when access has ended and nobody maps', async () => {
   const { kernel, allocate, lend } = rig();
   const buffer = await allocate(5);
