@@ -2,7 +2,6 @@
 // ...` prints its figures as a line of JSON on stderr when it is done.
 
 import { parseArgs } from 'node:util';
-import { PAGE_SIZE } from '../src/abi/page.ts';
 import { enterMachine } from '../src/hypervisor/process/enter-machine.ts';
 import { sleep, systemRuntime } from '../src/runtime/runtime.ts';
 import { Exporter } from '../src/share/exporter.ts';
@@ -17,6 +16,7 @@ import {
   SLOTS,
   SOURCE_BYTES,
   sourceBytes,
+  touchPages,
 } from './share-figures.ts';
 
 const { values, positionals } = parseArgs({
@@ -112,13 +112,6 @@ async function consuming(use: (bytes: Uint8Array) => void): Promise<EndFigures> 
     }
     return { bytes, frames };
   });
-}
-
-/** Reads a byte of every page, and checks it: what is sent repeats itself every 256 bytes. */
-function touchPages(bytes: Uint8Array): void {
-  for (let at = 0; at < bytes.length; at += PAGE_SIZE) {
-    if (bytes[at] !== 0) throw new Error(`byte ${at} of a frame is ${bytes[at]}`);
-  }
 }
 
 function copyOut(): (bytes: Uint8Array) => void {

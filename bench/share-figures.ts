@@ -1,9 +1,10 @@
 // What the benchmark of sharing and its ends agree upon: amounts, what is sent, how it is measured.
 
 import { performance } from 'node:perf_hooks';
+import { PAGE_SIZE } from '../src/abi/page.ts';
 
-export const CHUNK_BYTES = 4 * 1024 * 1024;
-export const SLOTS = 8;
+export const CHUNK_BYTES = 16 * 1024 * 1024;
+export const SLOTS = 4;
 export const PICTURE_BYTES = 1920 * 1080 * 4;
 /** What is sent is this, over and over: larger than any cache. */
 export const SOURCE_BYTES = 64 * 1024 * 1024;
@@ -34,4 +35,11 @@ export async function measured(
   const seconds = (performance.now() - startMs) / 1000;
   const { user, system } = process.cpuUsage(cpu);
   return { ...done, seconds, cpuSeconds: (user + system) / 1e6 };
+}
+
+/** Reads a byte of every page, and checks it: what is sent repeats itself every 256 bytes. */
+export function touchPages(bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length; at += PAGE_SIZE) {
+    if (bytes[at] !== 0) throw new Error(`byte ${at} of a frame is ${bytes[at]}`);
+  }
 }

@@ -5,9 +5,9 @@
 import type { Runtime } from '../runtime/runtime.ts';
 
 /** Frames that follow each other within this time are a bulk transfer. */
-const BULK_GAP_MS = 0.5;
+const BULK_GAP_MS = 2;
 /** Turns of the event loop for which the next frame is looked for. */
-const MAX_TURNS = 64;
+const MAX_TURNS = 256;
 
 export class Tempo {
   readonly #runtime: Runtime;
