@@ -112,10 +112,8 @@ export class ImportedShare implements AsyncDisposable {
    * @throws SysError without room. Nothing is left open then
    */
   static async open(options: ImportOptions): Promise<ImportedShare> {
-    const { offered, runtime, writable = false } = options;
-    if (writable && !offered.writable) {
-      throw new ShareError('not-writable', `the share ${offered.id} is offered for reading`);
-    }
+    const { offered, runtime } = options;
+    checkRights(options);
     let onEvent = () => {};
     const attachment = await attach(options, () => onEvent());
     const slots: SharedBuffer[] = [];
@@ -272,6 +270,16 @@ export class ImportedShare implements AsyncDisposable {
       },
     };
   }
+}
+
+/** @throws ShareError `not-writable`; a dma-buf of grants is always for writing, too */
+function checkRights({ offered, writable = false, dmaBuf = 'none' }: ImportOptions): void {
+  if (offered.writable || !(writable || dmaBuf === 'required')) return;
+  const what = writable ? 'cannot be written to' : 'cannot become a dma-buf, which is for writing';
+  throw new ShareError(
+    'not-writable',
+    `the share ${offered.id} is offered for reading: it ${what}`,
+  );
 }
 
 /** Binds, introduces us, and waits to be accepted. @throws as `ImportedShare.open`, with nothing left open */
