@@ -11,7 +11,7 @@ import assert from 'node:assert/strict';
 import { SHARE_ATTACHED_ACCEPTED, SHARE_ATTACHED_REFUSED, SHARE_VERSION } from '../abi/share.ts';
 import type { ProtocolViolation } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import type { Domain, EventChannel, SharedPages } from '../xen/domain.ts';
+import type { Domain } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
 import {
   type Holder,
@@ -23,15 +23,14 @@ import {
 import { endSharedStep } from '../zcopy/shared-buffer.ts';
 import { Condition, type Patience } from './condition.ts';
 import { ControlPage } from './control-page.ts';
-import { writeDirectory } from './grant-directory.ts';
 import { encodeMetadata, type ShareMetadata } from './metadata.ts';
 import type { Answer, OfferNode } from './nodes.ts';
-import { EXPORTER_LIVE_BYTE, OfferWriter } from './offer-page.ts';
-import { paced } from './paced.ts';
+import { OfferWriter } from './offer-page.ts';
 import { FrameProducer, shareOver, type WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
 import type { ShareId } from './share-id.ts';
-import { openSlots, type ShareMemory, type Slots } from './slots.ts';
+import { makeParts, ourStep, type ShareParts } from './share-parts.ts';
+import type { ShareMemory } from './slots.ts';
 
 /** `offered`: nobody has it open. */
 export type ExportState = 'offered' | 'open' | 'withdrawing' | 'released';
@@ -64,22 +63,13 @@ export interface ExportOptions {
 /** How long the release of a share is waited for at least, so that a prompt one is seen to be done. */
 const RELEASE_GRACE_MS = 250;
 
-/** What a share is made of, in the order in which it is made. */
-interface Parts {
-  readonly slots: Slots;
-  readonly directory: SharedPages;
-  readonly channel: EventChannel;
-  readonly control: SharedPages;
-  readonly offer: SharedPages;
-}
-
 export class ExportedShare {
   readonly id: ShareId;
   readonly to: DomId;
   readonly writable: boolean;
   readonly slotBytes: number;
   readonly #options: ExportOptions;
-  readonly #parts: Parts;
+  readonly #parts: ShareParts;
   readonly #control: ControlPage;
   readonly #offer: OfferWriter;
   readonly #release: Release;
@@ -96,7 +86,7 @@ export class ExportedShare {
   #answer: Answer | undefined;
   #opens = 0;
 
-  private constructor(options: ExportOptions, parts: Parts) {
+  private constructor(options: ExportOptions, parts: ShareParts) {
     const { runtime, id, to, writable, metadata, stream } = options;
     this.#options = options;
     this.#parts = parts;
@@ -120,7 +110,8 @@ export class ExportedShare {
     const undo: ReleaseStep[] = [];
     try {
       let onEvent = () => {};
-      const parts = await makeParts(options, { undo, onEvent: () => onEvent() });
+      const slots = options.stream?.slots ?? 1;
+      const parts = await makeParts({ ...options, slots, undo, onEvent: () => onEvent() });
       const share = new ExportedShare(options, parts);
       onEvent = () => share.#onEvent();
       await options.fill?.(share.bytes);
@@ -317,10 +308,11 @@ export class ExportedShare {
 
   #node(): OfferNode {
     const { owner } = this.#options;
+    const { offer } = this.#parts;
     return {
       ...(owner !== undefined && { owner }),
       versions: [SHARE_VERSION],
-      offerRefs: offerRefs(this.#parts.offer),
+      offerRefs: [offer.refs[0]!, offer.refs[1]!],
       port: this.#parts.channel.port,
       generation: this.#generation,
     };
@@ -385,44 +377,4 @@ export interface WithdrawOptions {
   /** How long the importer may keep it. */
   readonly deadlineMs?: number;
   readonly signal?: AbortSignal;
-}
-
-function offerRefs({ refs }: SharedPages): OfferNode['offerRefs'] {
-  return [refs[0]!, refs[1]!];
-}
-
-function ourStep(who: string, give: () => PromiseLike<void>): ReleaseStep {
-  const holder = { who, pages: 0, evidence: 'is being given up' };
-  return {
-    holder,
-    attempt: async () => {
-      await give();
-      return undefined;
-    },
-  };
-}
-
-/** Makes everything of a share; what was made is in `undo` when a later part cannot be. @throws SysError */
-async function makeParts(
-  { runtime, domain, to, writable, memory, stream }: ExportOptions,
-  { undo, onEvent }: { undo: ReleaseStep[]; onEvent: () => void },
-): Promise<Parts> {
-  const { grants, events } = domain;
-  const slots = await openSlots(grants, {
-    domid: to,
-    writable,
-    memory,
-    count: stream?.slots ?? 1,
-  });
-  undo.push(...slots.steps);
-  const directory = await writeDirectory(grants, { domid: to, refs: slots.refs });
-  undo.push(endSharedStep(directory));
-  const channel = await events.allocUnbound({ remote: to, handler: paced(runtime, onEvent) });
-  undo.push(ourStep('the event channel', () => channel[Symbol.asyncDispose]()));
-  const control = await grants.share({ domid: to, pages: 1, writable: true });
-  undo.push(endSharedStep(control));
-  const farewell = { byte: EXPORTER_LIVE_BYTE, channel };
-  const offer = await grants.share({ domid: to, pages: 2, writable: false, farewell });
-  undo.push(endSharedStep(offer));
-  return { slots, directory, channel, control, offer };
 }

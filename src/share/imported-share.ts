@@ -7,16 +7,10 @@
 //   that dies says it, too, by its kernel.
 // - What is withdrawn closes itself when its time is over: views read zeros then.
 
-import { SHARE_ATTACHED_ACCEPTED, SHARE_VERSION } from '../abi/share.ts';
-import { ProtocolViolation, SysError } from '../runtime/errors.ts';
-import type { Runtime, Timer } from '../runtime/runtime.ts';
-import {
-  type Domain,
-  type EventChannel,
-  type ForeignMapping,
-  GrantMapError,
-} from '../xen/domain.ts';
-import type { Gref } from '../xen/ids.ts';
+import { SHARE_ATTACHED_ACCEPTED } from '../abi/share.ts';
+import { ProtocolViolation } from '../runtime/errors.ts';
+import type { Timer } from '../runtime/runtime.ts';
+import { GrantMapError } from '../xen/domain.ts';
 import type { DmaBuf } from '../xen/memory.ts';
 import {
   type Holder,
@@ -25,16 +19,13 @@ import {
   type ReleaseStep,
   type ReleaseWait,
 } from '../zcopy/release.ts';
-import { type SharedBuffer, unmapStep } from '../zcopy/shared-buffer.ts';
+import type { SharedBuffer } from '../zcopy/shared-buffer.ts';
 import { type FromRefsRequest, Zcopy } from '../zcopy/zcopy.ts';
-import { Condition } from './condition.ts';
+import { type Attachment, type AttachOptions, attach, exporterGone } from './attachment.ts';
 import { FrameConsumer } from './consumer.ts';
-import { ControlPage, IMPORTER_LIVE_BYTE } from './control-page.ts';
 import { readDirectory } from './grant-directory.ts';
 import type { ShareMetadata } from './metadata.ts';
-import { OfferReader } from './offer-page.ts';
-import type { OfferedShare } from './offered-share.ts';
-import { paced } from './paced.ts';
+import type { OfferReader } from './offer-page.ts';
 import { ShareError } from './share-error.ts';
 import type { ShareId } from './share-id.ts';
 
@@ -48,27 +39,10 @@ export interface OpenOptions {
   readonly dmaBuf?: FromRefsRequest['dmaBuf'];
 }
 
-export interface ImportOptions extends OpenOptions {
-  readonly runtime: Runtime;
-  /** Charged to the exporter. */
-  readonly domain: Pick<Domain, 'foreign' | 'events' | 'grants'>;
-  readonly offered: OfferedShare;
+export interface ImportOptions extends OpenOptions, AttachOptions {
   readonly onViolation: (violation: ProtocolViolation) => void;
   /** The exporter's program is gone, of which xenstore says nothing. */
   readonly onExporterGone: () => void;
-}
-
-/** How long an exporter may take to accept an importer. */
-const ACCEPT_TIMEOUT_MS = 5000;
-
-/** What is open before the data are. */
-interface Attachment {
-  readonly offer: OfferReader;
-  readonly control: ControlPage;
-  readonly channel: EventChannel;
-  readonly condition: Condition;
-  /** What is to be given back, in this order. */
-  readonly steps: readonly ReleaseStep[];
 }
 
 export class ImportedShare implements AsyncDisposable {
@@ -282,111 +256,6 @@ function checkRights({ offered, writable = false, dmaBuf = 'none' }: ImportOptio
   );
 }
 
-/** Binds, introduces us, and waits to be accepted. @throws as `ImportedShare.open`, with nothing left open */
-async function attach(options: ImportOptions, onEvent: () => void): Promise<Attachment> {
-  const { runtime, domain, offered } = options;
-  const { exporter, node } = offered;
-  const steps: ReleaseStep[] = [];
-  const condition = new Condition(runtime);
-  try {
-    const offerPages = await mapOfExporter(options, node.offerRefs, false);
-    steps.unshift(unmapStep(offerPages));
-    const offer = new OfferReader(offerPages.bytes);
-    checkSame(offered, offer);
-    const controlRefs = [offered.offer.controlRef];
-    const handler = paced(runtime, () => {
-      condition.changed();
-      onEvent();
-    });
-    let channel: EventChannel;
-    try {
-      const request = { remote: exporter, remotePort: node.port, handler };
-      channel = await domain.events.bindInterdomain(request);
-    } catch (error) {
-      throw await whyNotBound(options, offer, error);
-    }
-    steps.unshift(closeStep(channel));
-    const farewell = { byte: IMPORTER_LIVE_BYTE, channel };
-    const page = await mapOfExporter(options, controlRefs, true, farewell);
-    steps.unshift(unmapStep(page));
-    const control = new ControlPage(page.bytes);
-    await introduce({ offer, control, channel, condition, offered });
-    return { offer, control, channel, condition, steps };
-  } catch (error) {
-    await new Release({ runtime, steps }).release();
-    throw error;
-  }
-}
-
-/** Says that we are here. @throws ShareError unless we are accepted */
-async function introduce(parts: {
-  readonly offer: OfferReader;
-  readonly control: ControlPage;
-  readonly channel: EventChannel;
-  readonly condition: Condition;
-  readonly offered: OfferedShare;
-}): Promise<void> {
-  const { offer, control, channel, condition, offered } = parts;
-  const session = ((offer.session + 1) >>> 0 || 1) >>> 0;
-  control.version = SHARE_VERSION;
-  control.session = session;
-  control.setLive();
-  channel.notify();
-  const look = () => {
-    if (!offer.exporterLive) throw exporterGone(offered);
-    return offer.session === session || undefined;
-  };
-  const what = `domain ${offered.exporter} answers who opens the share ${offered.id}`;
-  await condition.until(look, what, { timeoutMs: ACCEPT_TIMEOUT_MS });
-  if (offer.attached === SHARE_ATTACHED_ACCEPTED) return;
-  if (offered.node.withdrawMs !== undefined) {
-    throw new ShareError('withdrawn', `the share ${offered.id} is withdrawn`);
-  }
-  const detail = `domain ${offered.exporter} does not accept us for the share ${offered.id}`;
-  throw new ShareError('refused', detail);
-}
-
-/** The pages may be those of another share by now. @throws ShareError `exporter-gone` */
-function checkSame(offered: OfferedShare, reader: OfferReader): void {
-  const { offer } = offered;
-  const now = reader.offer();
-  const same = (Object.keys(offer) as (keyof typeof offer)[]).every((k) => now[k] === offer[k]);
-  if (!same) throw exporterGone(offered);
-}
-
-/** The port is bound by somebody, or is no more. */
-async function whyNotBound(
-  options: ImportOptions,
-  offer: OfferReader,
-  error: unknown,
-): Promise<unknown> {
-  if (!(error instanceof SysError)) return error;
-  const { offered } = options;
-  if (error.errnoName !== 'EINVAL') {
-    return error.errnoName === 'ESRCH' ? exporterGone(offered) : error;
-  }
-  if (!offer.exporterLive) return exporterGone(offered);
-  await using page = await mapOfExporter(options, [offered.offer.controlRef], true);
-  new ControlPage(page.bytes).countTurnedAway();
-  return new ShareError('in-use', `the share ${offered.id} is open in another program here`);
-}
-
-/** @throws ShareError `exporter-gone` when its grants are no more */
-async function mapOfExporter(
-  { domain, offered }: ImportOptions,
-  refs: readonly Gref[],
-  writable: boolean,
-  farewell?: { readonly byte: number; readonly channel: EventChannel },
-): Promise<ForeignMapping> {
-  const request = { domid: offered.exporter, refs, writable };
-  try {
-    return await domain.foreign.map(farewell ? { ...request, farewell } : request);
-  } catch (error) {
-    if (error instanceof GrantMapError) throw exporterGone(offered);
-    throw error;
-  }
-}
-
 /** What is to be mapped, slot by slot. */
 async function slotRequests(
   { domain, offered, writable = false, dmaBuf = 'none' }: ImportOptions,
@@ -404,19 +273,4 @@ async function slotRequests(
     byteLength: slotBytes,
     dmaBuf,
   }));
-}
-
-function closeStep(channel: EventChannel): ReleaseStep {
-  return {
-    holder: { who: 'our own port', pages: 0, evidence: 'is being closed' },
-    attempt: async () => {
-      await channel[Symbol.asyncDispose]();
-      return undefined;
-    },
-  };
-}
-
-function exporterGone({ id, exporter }: OfferedShare): ShareError {
-  const detail = `the share ${id} is not there any more: its program in domain ${exporter} is gone`;
-  return new ShareError('exporter-gone', detail);
 }
