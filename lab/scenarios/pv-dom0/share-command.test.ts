@@ -2,6 +2,7 @@
 // dom0 and a guest and between two guests; and what is offered is listed without disturbing it.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { Guest } from '../../guest.ts';
 import { type HostCounts, HostWatch } from '../../host.ts';
@@ -115,7 +116,11 @@ test('an importer that is killed in the middle is told in one line', async () =>
     '--output',
     '/dev/null',
   );
-  await shell(to, 'sleep 5');
+  const answer = `/local/domain/0/data/xen-zcopy/answers/${from.domid}/${id}`;
+  const accepted = async () => (await to.run(`xenstore-read ${answer}`)).stdout === 'accepted\n';
+  const timing = { timeoutMs: TIMEOUT_MS, intervalMs: 250 };
+  await until(dom0.runtime, accepted, { what: 'the import opens the share', ...timing });
+  await shell(to, 'sleep 3');
   assert.equal(await importing.stop({ signal: 'KILL' }), 137);
   assert.equal(await exporting.ended(TIMEOUT_MS), 1);
   assert.match(await exporting.output(), /xen-zcopy: .*\n$/);
