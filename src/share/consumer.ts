@@ -47,6 +47,12 @@ export interface ConsumerParts {
   readonly onViolation: (violation: ProtocolViolation) => void;
 }
 
+/** A slot that was seen to be ready, and with which frame. */
+interface ReadySlot {
+  readonly slot: number;
+  readonly sequence: bigint;
+}
+
 /** How often a frame that is chosen may be taken back by the producer before we look anew by event. */
 const MAX_TAKE_TRIES = 64;
 
@@ -124,12 +130,12 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
   #take({ latest = false }: Pick<AcquireOptions, 'latest'>): ReadableFrame | undefined {
     const { control } = this.#parts;
     for (let attempt = 0; attempt < MAX_TAKE_TRIES; attempt++) {
-      const slot = this.#nextSlot(latest);
-      if (slot === undefined) return undefined;
-      const chosen = this.#parts.offer.sequenceOf(slot);
+      const chosen = this.#next(latest);
+      if (chosen === undefined) return undefined;
+      const { slot, sequence } = chosen;
       if (!control.change(slot, SHARE_SLOT_READY, SHARE_SLOT_HELD)) continue;
       const facts = this.#parts.offer.frame(slot, this.#parts.slotBytes);
-      if (facts.sequence === Number(chosen)) return this.#held(slot, facts, latest);
+      if (facts.sequence === Number(sequence)) return this.#held(slot, facts, latest);
       // The producer had taken it back and filled it anew: it is not the one whose turn it is.
       control.setState(slot, SHARE_SLOT_READY);
     }
@@ -137,26 +143,23 @@ export class FrameConsumer implements AsyncIterable<ReadableFrame> {
   }
 
   /**
-   * The slot whose turn it is. Frames become ready while the slots are looked at, so one with a lower number may
+   * The frame whose turn it is. Frames become ready while the slots are looked at, so one with a lower number may
    * be in a slot that was passed already; it was ready before the one that was found, so a second look sees it.
    */
-  #nextSlot(latest: boolean): number | undefined {
-    const slot = this.#choose(latest);
-    if (slot === undefined || latest) return slot;
-    const isNext = this.#parts.offer.sequenceOf(slot) === BigInt(this.#lastSequence + 1);
-    return isNext ? slot : this.#choose(latest);
+  #next(latest: boolean): ReadySlot | undefined {
+    const found = this.#choose(latest);
+    if (found === undefined || latest) return found;
+    return found.sequence === BigInt(this.#lastSequence + 1) ? found : this.#choose(latest);
   }
 
-  /** The slot of the oldest frame that is ready, or of the newest. */
-  #choose(latest: boolean): number | undefined {
-    let best: number | undefined;
-    let bestSequence = 0n;
+  /** The oldest frame that is ready, or the newest, as it was seen: it may be another one by now. */
+  #choose(latest: boolean): ReadySlot | undefined {
+    let best: ReadySlot | undefined;
     for (let slot = 0; slot < this.#parts.slots.length; slot++) {
       if (this.#parts.control.stateOf(slot) !== SHARE_SLOT_READY) continue;
       const sequence = this.#parts.offer.sequenceOf(slot);
-      if (best !== undefined && sequence > bestSequence !== latest) continue;
-      best = slot;
-      bestSequence = sequence;
+      if (best !== undefined && sequence > best.sequence !== latest) continue;
+      best = { slot, sequence };
     }
     return best;
   }

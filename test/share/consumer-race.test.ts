@@ -37,14 +37,26 @@ class Watched extends ControlPage {
   }
 }
 
+/** Does something after the sequence of a slot was read. */
+class WatchedOffer extends OfferReader {
+  afterSequence: (slot: number) => void = () => {};
+
+  override sequenceOf(slot: number): bigint {
+    const sequence = super.sequenceOf(slot);
+    this.afterSequence(slot);
+    return sequence;
+  }
+}
+
 function stream() {
   const pages = new Uint8Array(2 * PAGE_SIZE);
   const writer = new OfferWriter(pages, OFFER);
   const control = new Watched(new Uint8Array(PAGE_SIZE));
+  const offer = new WatchedOffer(pages);
   const runtime = new VirtualRuntime(1);
   const consumer = new FrameConsumer({
     runtime,
-    offer: new OfferReader(pages),
+    offer,
     control,
     slotBytes: PAGE_SIZE,
     slots: Array.from(
@@ -61,7 +73,7 @@ function stream() {
     writer.describeFrame(slot, { sequence, timestampNs: 0n, byteLength: 1 });
     control.setState(slot, SHARE_SLOT_READY);
   };
-  return { consumer, control, publish };
+  return { consumer, control, offer, publish };
 }
 
 test('frames that become ready behind the look are still taken in their order', () => {
@@ -113,4 +125,23 @@ test('a frame that is taken back and replaced between choice and claim is left f
   };
   assert.equal(consumer.tryAcquire()!.sequence, 2);
   assert.equal(consumer.tryAcquire()!.sequence, 3);
+});
+
+test('a frame that is replaced after any look at its number does not jump the queue', () => {
+  for (let look = 1; look <= 4; look++) {
+    const { consumer, offer, publish } = stream();
+    publish(0, 1);
+    publish(1, 2);
+    let looks = 0;
+    offer.afterSequence = (slot) => {
+      if (slot === 0 && ++looks === look) publish(0, 3);
+    };
+    const sequences: number[] = [];
+    for (let frame = consumer.tryAcquire(); frame; frame = consumer.tryAcquire()) {
+      sequences.push(frame.sequence);
+      frame.release();
+    }
+    const rising = sequences.every((each, i) => i === 0 || each > sequences[i - 1]!);
+    assert(rising && sequences.includes(2), `replaced after look ${look}: ${sequences}`);
+  }
 });
