@@ -26,7 +26,7 @@ import { ControlPage } from './control-page.ts';
 import { encodeMetadata, type ShareMetadata } from './metadata.ts';
 import type { Answer, OfferNode } from './nodes.ts';
 import { OfferWriter } from './offer-page.ts';
-import { FrameProducer, shareOver, type WhenFull } from './producer.ts';
+import { FrameProducer, type WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
 import type { ShareId } from './share-id.ts';
 import { makeParts, ourStep, type ShareParts } from './share-parts.ts';
@@ -179,7 +179,7 @@ export class ExportedShare {
   opened(patience?: Patience): Promise<void> {
     const look = () => {
       if (this.#attached) return true;
-      if (this.#withdrawing) throw shareOver('withdrawn', this.id);
+      if (this.#withdrawing) throw this.#withdrawn();
       if (this.#answer?.kind !== 'refused') return undefined;
       const { reason } = this.#answer;
       const detail = `domain ${this.to} refuses the share ${this.id}: ${reason}`;
@@ -303,7 +303,11 @@ export class ExportedShare {
   }
 
   #checkOpen(): void {
-    if (this.#withdrawing) throw shareOver('withdrawn', this.id);
+    if (this.#withdrawing) throw this.#withdrawn();
+  }
+
+  #withdrawn(): ShareError {
+    return new ShareError('withdrawn', `the share ${this.id} is withdrawn`);
   }
 
   #node(): OfferNode {

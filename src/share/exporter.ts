@@ -27,7 +27,7 @@ import {
 import type { WhenFull } from './producer.ts';
 import { ShareError } from './share-error.ts';
 import { newShareId, parseShareId, type ShareId } from './share-id.ts';
-import type { ShareMemory } from './slots.ts';
+import type { ExistingBuffers, ShareMemory } from './slots.ts';
 
 /** Tells the programs of one domain apart, those that died included. */
 export interface ProgramIdentity {
@@ -65,6 +65,12 @@ export interface StreamRequest extends CommonRequest {
   readonly whenFull?: WhenFull;
 }
 
+/** A share of a buffer that exists, from when it is asked for on. */
+interface KnownShare {
+  readonly request: BufferRequest;
+  readonly opening: Promise<ExportedShare>;
+}
+
 /** Slots of a stream when nobody says: one being filled, one on its way, one being read, one to spare. */
 const DEFAULT_SLOTS = 4;
 /** How long importers may keep what is withdrawn when the exporter is closed. */
@@ -78,7 +84,7 @@ export class Exporter implements AsyncDisposable {
   readonly #scope = new Scope('exporter');
   readonly #shares = new Map<ShareId, ExportedShare>();
   /** Shares of buffers that exist, to be found again. */
-  readonly #ofBuffer = new Map<LocalBuffer, Map<DomId, ExportedShare>>();
+  readonly #ofBuffer = new Map<LocalBuffer, Map<DomId, KnownShare>>();
   /** Domains that can read our offers, and whose answers we hear. */
   readonly #peers = new Map<DomId, Promise<void>>();
   readonly #refused = new Map<string, number>();
@@ -104,17 +110,18 @@ export class Exporter implements AsyncDisposable {
    * Offers a buffer to a domain. A buffer that is offered to it already keeps its id and gets the metadata.
    * @throws SysError as `Grants.share` and `Grants.lend`: ENOSPC without grants, EOPNOTSUPP where the host has
    *   no way to share the buffer so
-   * @throws ShareError `oversized-metadata`; `in-use` for a buffer that is shared with other rights
+   * @throws ShareError `oversized-metadata`; `in-use` for a buffer of which another part is shared, or with other rights
    */
   async share(request: BufferRequest): Promise<ExportedShare> {
-    const { memory } = request;
-    const buffer = 'buffers' in memory ? memory.buffers[0] : undefined;
-    assert(!('buffers' in memory) || memory.buffers.length === 1, 'a share of one buffer');
-    const known = buffer && this.#ofBuffer.get(buffer)?.get(request.to);
+    const { memory, fill } = request;
+    if (!('buffers' in memory)) return this.#open(request, { fill });
+    const [buffer] = memory.buffers;
+    assert(buffer !== undefined && memory.buffers.length === 1, 'a share of one buffer');
+    const known = this.#ofBuffer.get(buffer)?.get(request.to);
     if (known !== undefined) return this.#shareAgain(known, request);
-    const share = await this.#open(request, { fill: request.fill });
-    if (buffer !== undefined) this.#remember(buffer, share);
-    return share;
+    const opening = this.#open(request, { fill });
+    this.#remember(buffer, { request, opening });
+    return opening;
   }
 
   /** Offers a stream to a domain. @throws as `share` */
@@ -161,24 +168,28 @@ export class Exporter implements AsyncDisposable {
     return share;
   }
 
-  async #shareAgain(known: ExportedShare, request: BufferRequest): Promise<ExportedShare> {
-    const { writable = false, metadata = {} } = request;
-    if (writable !== known.writable) {
-      const rights = known.writable ? 'for writing' : 'for reading';
-      throw new ShareError('in-use', `the buffer is shared with domain ${known.to} ${rights}`);
+  /** @throws ShareError `in-use` when it is shared with other rights, or another part of it is */
+  async #shareAgain(known: KnownShare, request: BufferRequest): Promise<ExportedShare> {
+    const terms = termsOf(known.request);
+    if (termsOf(request) !== terms) {
+      const detail = `the buffer is shared with domain ${request.to} already: ${terms}`;
+      throw new ShareError('in-use', detail);
     }
-    await known.update({ ...known.metadata, ...metadata });
-    return known;
+    const share = await known.opening;
+    await share.update({ ...share.metadata, ...request.metadata });
+    return share;
   }
 
-  #remember(buffer: LocalBuffer, share: ExportedShare): void {
-    const shares = this.#ofBuffer.get(buffer) ?? new Map<DomId, ExportedShare>();
-    this.#ofBuffer.set(buffer, shares.set(share.to, share));
+  /** From now on, until it is withdrawn or could not be made. */
+  #remember(buffer: LocalBuffer, known: KnownShare): void {
+    const { to } = known.request;
+    const shares = this.#ofBuffer.get(buffer) ?? new Map<DomId, KnownShare>();
+    this.#ofBuffer.set(buffer, shares.set(to, known));
     const forget = () => {
-      if (shares.get(share.to) === share) shares.delete(share.to);
+      if (shares.get(to) === known) shares.delete(to);
       if (shares.size === 0) this.#ofBuffer.delete(buffer);
     };
-    share.onWithdrawal(forget);
+    known.opening.then((share) => share.onWithdrawal(forget), forget);
   }
 
   /** Makes the directory of our offers to a domain, and listens to its answers; once. */
@@ -263,4 +274,11 @@ function ownerOf(value: string | undefined, path: string): string | undefined {
     if (error instanceof ProtocolViolation) return undefined;
     throw error;
   }
+}
+
+/** What of a buffer is shared, and how. */
+function termsOf({ memory, writable = false }: BufferRequest): string {
+  const { dataOffset = 0, byteLength } = memory as ExistingBuffers;
+  const part = `${byteLength ?? 'all'} bytes from byte ${dataOffset} on`;
+  return `${part}, for ${writable ? 'writing' : 'reading'}`;
 }

@@ -185,13 +185,12 @@ export class ImportedShare implements AsyncDisposable {
   }
 
   #onEvent(): void {
-    const { offer, condition } = this.#attachment;
+    const { offer } = this.#attachment;
     if (this.#release.state !== 'live') return;
     if (!offer.exporterLive) {
       this.#options.onExporterGone();
       this.#finish('exporter-gone');
     } else if (offer.attached !== SHARE_ATTACHED_ACCEPTED) this.#finish('turned-out');
-    condition.changed();
   }
 
   #finish(end: ImportEnd): void {

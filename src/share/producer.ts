@@ -13,7 +13,6 @@ import type { Runtime } from '../runtime/runtime.ts';
 import type { Condition, Patience } from './condition.ts';
 import type { ControlPage } from './control-page.ts';
 import type { OfferWriter } from './offer-page.ts';
-import { ShareError } from './share-error.ts';
 import { Tempo } from './tempo.ts';
 
 /** What happens to a producer that finds no free slot: it waits, or the oldest frame that nobody took is dropped. */
@@ -304,9 +303,4 @@ export class FrameProducer {
   #wake(): void {
     if (this.#parts.control.takeWish('importer')) this.#parts.notify();
   }
-}
-
-/** What a producer says when its share is over. */
-export function shareOver(reason: 'withdrawn' | 'closed', id: string): ShareError {
-  return new ShareError(reason, `the share ${id} is ${reason}`);
 }

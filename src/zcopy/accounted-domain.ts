@@ -21,7 +21,7 @@ import type {
   SharedPages,
   ShareRequest,
 } from '../xen/domain.ts';
-import type { LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
+import type { GivenBack, LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import type { Account, Charge, Held } from './ledger.ts';
 
@@ -59,28 +59,25 @@ async function share(
   const { pages } = request;
   const charge = account.charge({ pages, refs: pages });
   const shared = await domain.grants.share(request).catch(undoing(charge));
-  returningCharge(shared, charge);
-  const end = shared.end.bind(shared);
-  const ended = async () => {
-    const given = await end();
-    if (given.heldPages === 0) charge[Symbol.dispose]();
-    return given;
-  };
-  return Object.defineProperty(shared, 'end', { value: ended });
+  return returningAtEnd(returningCharge(shared, charge), charge);
 }
 
 /** Lends, and charges the pages until the other domain has let go of the last one. */
 async function lend(domain: Domain, account: Account, request: LendRequest): Promise<LentPages> {
   const { pages } = request.buffer;
   const charge = account.charge({ pages, refs: pages });
-  const lent = await domain.grants.lend(request).catch(undoing(charge));
-  const end = lent.end.bind(lent);
+  return returningAtEnd(await domain.grants.lend(request).catch(undoing(charge)), charge);
+}
+
+/** Pages given to another domain, with the charge given back once it has let go of the last one. */
+function returningAtEnd<T extends { end(): Promise<GivenBack> }>(given: T, charge: Charge): T {
+  const end = given.end.bind(given);
   const ended = async () => {
-    const given = await end();
-    if (given.heldPages === 0) charge[Symbol.dispose]();
-    return given;
+    const result = await end();
+    if (result.heldPages === 0) charge[Symbol.dispose]();
+    return result;
   };
-  return Object.defineProperty(lent, 'end', { value: ended });
+  return Object.defineProperty(given, 'end', { value: ended });
 }
 
 /** Makes a dma-buf, whose mapping is charged until it is released; its pages are those of the view. */

@@ -140,8 +140,15 @@ test('metadata are updated, and a buffer that is shared again keeps its id', () 
     assert.equal(open.bytes[8999], 43);
     assert.equal(open.bytes.length, 9000);
     await assert.rejects(run(exporter.share({ ...request, writable: true })), shareError('in-use'));
+    const { buffers } = request.memory;
+    for (const memory of [{ buffers }, { ...request.memory, dataOffset: 0 }]) {
+      await assert.rejects(run(exporter.share({ to, memory })), shareError('in-use', /9000 bytes/));
+    }
     await run(open.close());
     await run(share.withdraw());
+    const both = await run(Promise.all([exporter.share(request), exporter.share(request)]));
+    assert.equal(both[0], both[1], 'asked for twice at once, it is one share');
+    await run(both[0]!.withdraw());
     const third = await run(exporter.share(request));
     assert.notEqual(third.id, share.id, 'a share that was withdrawn is over');
     await run(third.withdraw());
