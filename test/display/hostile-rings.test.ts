@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { type RawConnector, RawFrontend } from '../../sim/guests/raw-frontend.ts';
 import {
   XENDISPL_OP_DBUF_CREATE,
   XENDISPL_OP_DBUF_DESTROY,
@@ -12,7 +13,6 @@ import {
 } from '../../src/abi/displif.ts';
 import { XRGB8888 } from '../../src/display/pixel-format.ts';
 import { DisplayHost } from './host.ts';
-import { type RawConnector, RawFrontend } from './raw-frontend.ts';
 import { RecordingOutput } from './recording-output.ts';
 import { attachFields, configFields, createFields, HEIGHT, rig, WIDTH } from './rig.ts';
 

@@ -1,6 +1,7 @@
 // A guest without manners on a host with the display backend, and the requests that it sends.
 
 import assert from 'node:assert/strict';
+import { type RawConnector, RawFrontend } from '../../sim/guests/raw-frontend.ts';
 import {
   XENDISPL_OP_DBUF_CREATE,
   XENDISPL_OP_DBUF_DESTROY,
@@ -14,7 +15,6 @@ import type { SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
 import { offerPageDirectory, writePageDirectory } from '../../src/xen/page-directory.ts';
 import { DisplayHost, type HostOptions } from './host.ts';
-import { type RawConnector, RawFrontend } from './raw-frontend.ts';
 
 export const WIDTH = 64;
 export const HEIGHT = 48;

@@ -1,5 +1,5 @@
-// A frontend without manners, for tests: it shakes hands as every frontend does, and then writes whatever
-// the test wants into its rings, directories and pages.
+// A frontend without manners, for tests and the simulation: it shakes hands as every frontend does, and then
+// writes whatever is wanted into its rings, directories and pages.
 
 import assert from 'node:assert/strict';
 import { displReq, displResp, displSring } from '../../src/abi/displif.ts';
@@ -7,6 +7,7 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
 import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { EventConsumer } from '../../src/xen/event-page.ts';
@@ -14,7 +15,15 @@ import { DOM0 } from '../../src/xen/ids.ts';
 import { FrontRing, initRing } from '../../src/xen/ring.ts';
 import { check } from '../../src/xen/untrusted.ts';
 import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
-import type { DisplayHost } from './host.ts';
+
+/** The virtual world that the frontend is in, and how its time is made to pass. */
+export interface RawWorld {
+  readonly runtime: Runtime;
+  /** What the promise gives, running the world until it does. */
+  run<T>(promise: Promise<T>): Promise<T>;
+  /** Runs the world until `condition` holds. */
+  until(condition: () => boolean, what: string): Promise<void>;
+}
 
 export interface RawResponse {
   readonly id: number;
@@ -33,12 +42,12 @@ export class RawConnector {
   readonly responses: RawResponse[] = [];
   /** Ids of the flip events. */
   readonly eventIds: number[] = [];
-  readonly #host: DisplayHost;
+  readonly #world: RawWorld;
   #channel: EventChannel | undefined;
   #nextId = 0;
 
-  constructor(host: DisplayHost, pages: SharedPages) {
-    this.#host = host;
+  constructor(world: RawWorld, pages: SharedPages) {
+    this.#world = world;
     this.control = pages.bytes.subarray(0, PAGE_SIZE);
     this.events = pages.bytes.subarray(PAGE_SIZE);
     initRing(this.control, displSring);
@@ -99,7 +108,7 @@ export class RawConnector {
     const id = this.put(body, spoil);
     this.push();
     const answer = () => this.responses.find((response) => response.id === id);
-    await this.#host.until(() => answer() !== undefined, `request ${id} is answered`);
+    await this.#world.until(() => answer() !== undefined, `request ${id} is answered`);
     assert.equal(answer()!.operation, body.operation, 'the operation is echoed (trap 5)');
     return answer()!.status;
   }
@@ -115,21 +124,21 @@ export class RawFrontend implements FrontendDriver {
   beforePublishing: () => void = () => {};
   connections = 0;
   failure: Error | undefined;
-  readonly #host: DisplayHost;
+  readonly #world: RawWorld;
   readonly #count: number;
   #device: FrontendDevice | undefined;
 
-  constructor(host: DisplayHost, guest: GuestDomain, { connectors }: { connectors: number }) {
-    this.#host = host;
+  constructor(world: RawWorld, guest: GuestDomain, { connectors }: { connectors: number }) {
+    this.#world = world;
     this.guest = guest;
     this.#count = connectors;
   }
 
   /** Starts the device, without waiting for anything. */
   async start(): Promise<void> {
-    const { runtime } = this.#host;
+    const { runtime } = this.#world;
     const options = { runtime, domain: this.guest, driver: this, devid: 0 };
-    this.#device = await this.#host.run(FrontendDevice.open(options));
+    this.#device = await this.#world.run(FrontendDevice.open(options));
   }
 
   async open(): Promise<void> {
@@ -138,7 +147,7 @@ export class RawFrontend implements FrontendDriver {
   }
 
   connectedAgain(times: number): Promise<void> {
-    return this.#host.until(() => this.connections >= times, `connection ${times}`);
+    return this.#world.until(() => this.connections >= times, `connection ${times}`);
   }
 
   async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
@@ -147,7 +156,7 @@ export class RawFrontend implements FrontendDriver {
     for (let index = 0; index < this.#count; index++) {
       const request = { domid: DOM0, pages: 2, writable: true };
       const pages = scope.own(await this.guest.grants.share(request));
-      const connector = new RawConnector(this.#host, pages);
+      const connector = new RawConnector(this.#world, pages);
       const channel = async (handler: () => void) =>
         scope.own(await this.guest.events.allocUnbound({ remote: DOM0, handler }));
       const control = await channel(() => connector.collect());
@@ -173,6 +182,6 @@ export class RawFrontend implements FrontendDriver {
   }
 
   async close(): Promise<void> {
-    await this.#host.run(this.#device!.close());
+    await this.#world.run(this.#device!.close());
   }
 }
