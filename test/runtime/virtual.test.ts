@@ -41,3 +41,37 @@ test('seeded random numbers are the same on every machine', () => {
   assert.deepEqual(first, [again.u32(), again.u32(), again.below(10)]);
   assert(Array.from({ length: 1000 }, () => random.below(7)).every((n) => n >= 0 && n < 7));
 });
+
+test('every promise reaction has run before the next task is chosen, however long the chain', async () => {
+  const runtime = new VirtualRuntime(1);
+  let reactions = 0;
+  const seen: number[] = [];
+  for (let task = 0; task < 200; task++) {
+    runtime.defer(() => {
+      seen.push(reactions);
+      void (async () => {
+        for (let link = 0; link < 100; link++) await undefined;
+        reactions += 1;
+      })();
+    });
+  }
+  await runtime.runUntil(() => runtime.runnable === 0, { what: 'all ran' });
+  assert.deepEqual(
+    seen,
+    seen.map((_, index) => index),
+  );
+  assert.equal(runtime.steps, 200);
+});
+
+test('a world is run by one caller at a time, and by the next one after a failure', async () => {
+  const runtime = new VirtualRuntime(1);
+  runtime.defer(() => assert.fail('a task that fails'));
+  await assert.rejects(
+    runtime.runUntil(() => false, { what: 'the end' }),
+    /a task that fails/,
+  );
+  runtime.defer(() => {});
+  const first = runtime.runUntil(() => runtime.steps === 2, { what: 'two steps' });
+  assert.throws(() => runtime.runUntil(() => true, { what: 'nothing' }), /one caller at a time/);
+  await first;
+});
