@@ -1,8 +1,10 @@
 // One guest: its displays, what it makes us hold, and what can be done to it.
 
-import type { ControlAction, DaemonStatus, GuestStatus } from '../src/daemon/status.ts';
+import type { ControlAction, GuestStatus } from '../src/daemon/status.ts';
 import type { Update } from '../src/outputs/browser/protocol.ts';
+import type { ServedStatus } from '../src/server/served-status.ts';
 import { arrange, create, setText } from './dom.ts';
+import type { GuestConnection } from './guest-controls.ts';
 import type { Link } from './link.ts';
 import { ScreenPanel } from './screen-panel.ts';
 import { wordsOf } from './text.ts';
@@ -25,6 +27,7 @@ export class GuestCard {
   readonly element: HTMLElement;
   readonly domid: number;
   readonly #link: Link;
+  readonly #viewOnly: boolean;
   #status: GuestStatus;
   readonly #state = create('span', { class: 'state' });
   readonly #buttons = create('div', { class: 'buttons' });
@@ -38,10 +41,14 @@ export class GuestCard {
     create('p', { class: 'notice', text: 'No display' }),
   );
 
-  constructor(guest: GuestStatus, link: Link) {
+  constructor(
+    guest: GuestStatus,
+    { link, access }: { link: Link; access: ServedStatus['access'] },
+  ) {
     this.domid = guest.domid;
     this.#status = guest;
     this.#link = link;
+    this.#viewOnly = access.viewOnly;
     const title = create(
       'div',
       { class: 'title' },
@@ -62,7 +69,7 @@ export class GuestCard {
     );
   }
 
-  setStatus(guest: GuestStatus, controls: DaemonStatus['controls']): void {
+  setStatus(guest: GuestStatus, { controls }: Pick<ServedStatus, 'controls'>): void {
     this.#status = guest;
     this.element.dataset.state = guest.state;
     setText(this.#state, STATE_NAMES[guest.state]);
@@ -93,10 +100,12 @@ export class GuestCard {
     );
   }
 
-  #connection() {
+  /** The guest's keyboard and pointer, or nothing where this page may only look. */
+  #connection(): GuestConnection | undefined {
+    if (this.#viewOnly) return undefined;
     return {
       area: () => this.#status.input.area,
-      send: (events: Parameters<Link['input']>[1]) => this.#link.input(this.domid, events),
+      send: (events) => this.#link.input(this.domid, events),
       release: () => this.#link.release(this.domid),
     };
   }
@@ -128,7 +137,7 @@ export class GuestCard {
     });
   }
 
-  #setButtons(controls: DaemonStatus['controls']): void {
+  #setButtons(controls: ServedStatus['controls']): void {
     const alive = this.#status.state === 'connected' || this.#status.state === 'waiting';
     for (const action of controls) {
       let button = this.#buttons.querySelector<HTMLButtonElement>(`[data-action="${action}"]`);

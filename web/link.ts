@@ -3,7 +3,7 @@
 // Invariants: what the page wants to watch is said again after every reconnection; the state is always one
 // of `LinkState`; when the server refuses the token there is no point in trying again, and none is made.
 
-import type { ControlAction, DaemonStatus } from '../src/daemon/status.ts';
+import type { ControlAction } from '../src/daemon/status.ts';
 import {
   type InputEvent,
   readUpdate,
@@ -12,6 +12,7 @@ import {
   type Update,
   type ViewerMessage,
 } from '../src/outputs/browser/protocol.ts';
+import type { ServedStatus } from '../src/server/served-status.ts';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
@@ -27,7 +28,7 @@ export type LinkState =
 
 export interface LinkEvents {
   onState(state: LinkState): void;
-  onStatus(status: DaemonStatus): void;
+  onStatus(status: ServedStatus): void;
   onUpdate(update: Update): void;
 }
 
@@ -127,7 +128,7 @@ export class Link {
   #receive(data: string | ArrayBuffer): void {
     this.#expectMore();
     if (typeof data === 'string') {
-      const message = JSON.parse(data) as ServerMessage<DaemonStatus>;
+      const message = JSON.parse(data) as ServerMessage<ServedStatus>;
       this.#events.onStatus(message.status);
     } else {
       this.#events.onUpdate(readUpdate(data));

@@ -1,15 +1,15 @@
 // The viewer page: one card per guest, kept in step with what the server says, and one connection that
 // pictures and input go over.
 
-import type { DaemonStatus } from '../src/daemon/status.ts';
 import type { Update } from '../src/outputs/browser/protocol.ts';
+import type { ServedStatus } from '../src/server/served-status.ts';
 import { arrange, create, setText } from './dom.ts';
 import { GuestCard } from './guest-card.ts';
 import { Link, type LinkState } from './link.ts';
 import { takeToken } from './token.ts';
 
 const cards = new Map<number, GuestCard>();
-let status: DaemonStatus | undefined;
+let status: ServedStatus | undefined;
 
 /** The page's fixed elements, by the ids of index.html. */
 function byId(id: string): HTMLElement {
@@ -57,7 +57,7 @@ function linkText(state: LinkState): string {
   }
 }
 
-function showStatus(next: DaemonStatus): void {
+function showStatus(next: ServedStatus): void {
   status = next;
   const domids = new Set(next.guests.map(({ domid }) => domid));
   for (const domid of cards.keys()) if (!domids.has(domid)) cards.delete(domid);
@@ -66,18 +66,24 @@ function showStatus(next: DaemonStatus): void {
     (one, other) => one.name.localeCompare(other.name) || one.domid - other.domid,
   );
   const ordered = guests.map((guest) => {
-    const card = cards.get(guest.domid) ?? new GuestCard(guest, link);
+    const card = cards.get(guest.domid) ?? new GuestCard(guest, { link, access: next.access });
     cards.set(guest.domid, card);
-    card.setStatus(guest, next.controls);
+    card.setStatus(guest, next);
     return card.element;
   });
   arrange(guestsElement, ordered);
-  setText(messageElement, guests.length > 0 ? '' : 'No guest has a display yet.');
+  setText(messageElement, guests.length > 0 ? '' : nobodyText(next));
   showHost(next.host);
   watchWhatIsSeen();
 }
 
-function showHost({ provider, paths }: DaemonStatus['host']): void {
+function nobodyText({ access }: ServedStatus): string {
+  return access.limited
+    ? 'None of the guests that you may see has a display yet.'
+    : 'No guest has a display yet.';
+}
+
+function showHost({ provider, paths }: ServedStatus['host']): void {
   const chips = Object.entries(paths).map(([name, { available, reason }]) =>
     create('span', { class: available ? 'path' : 'path absent', text: name, title: reason }),
   );

@@ -15,7 +15,7 @@ export class ScreenPanel {
   readonly #frame: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
   readonly #picture: PictureCanvas;
-  readonly #guest: GuestConnection;
+  readonly #guest: GuestConnection | undefined;
   readonly #notice = create('p', { class: 'notice', text: 'The guest shows nothing yet.' });
   readonly #hint = create('span', { class: 'hint' });
   readonly #mode = create('span', { class: 'mode' });
@@ -27,12 +27,12 @@ export class ScreenPanel {
   };
   #drawnSince: number[] = [];
 
-  constructor(display: DisplayStatus, guestName: string, guest: GuestConnection) {
+  /** Without a `guest` connection the screen is for looking only, and cannot have the focus. */
+  constructor(display: DisplayStatus, guestName: string, guest: GuestConnection | undefined) {
     this.#canvas = create('canvas', {
       class: 'picture',
       attributes: {
-        tabindex: '0',
-        role: 'application',
+        ...(guest ? { tabindex: '0', role: 'application' } : { role: 'img' }),
         'aria-label': `Screen ${display.connector} of ${guestName}`,
         'data-testid': 'screen',
         width: String(display.width),
@@ -41,7 +41,7 @@ export class ScreenPanel {
     });
     this.#picture = new PictureCanvas(this.#canvas);
     this.#guest = guest;
-    new GuestControls(this.#canvas, guest);
+    if (guest) new GuestControls(this.#canvas, guest);
     this.#frame = create('div', { class: 'frame blank' }, this.#canvas, this.#notice);
     this.element = create(
       'section',
@@ -118,12 +118,17 @@ export class ScreenPanel {
     this.#frame.classList.toggle('blank', blank);
   }
 
-  /** What to do for typing, where somebody listens. */
+  /** What to do for typing, where somebody listens and one may. */
   #showHint(): void {
     const focused = document.activeElement === this.#canvas;
-    const words = focused ? 'Ctrl+Alt+G gives the keyboard back' : 'Click to type and point';
-    setText(this.#hint, this.#guest.area().width > 0 ? words : '');
+    setText(this.#hint, this.#hintText(focused));
     this.#hint.classList.toggle('active', focused);
+  }
+
+  #hintText(focused: boolean): string {
+    if (!this.#guest) return 'View only';
+    if (this.#guest.area().width === 0) return '';
+    return focused ? 'Ctrl+Alt+G gives the keyboard back' : 'Click to type and point';
   }
 
   /** One guest pixel is one pixel of this screen where there is room; otherwise it shrinks, smoothly. */

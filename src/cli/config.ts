@@ -1,11 +1,11 @@
 // What a service is told by its command line, its configuration file and its environment, checked as a
 // whole before anything starts. The command line wins over the file.
 
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { messageOf, UsageError } from '../runtime/errors.ts';
 import type { Random } from '../runtime/random.ts';
 import { type Budget, DEFAULT_BUDGET, HELD_KINDS } from '../zcopy/ledger.ts';
+import { limitedTokensSchema, readText, type ServiceTokens, serviceTokens } from './tokens.ts';
 
 /** The options of `demo` and `serve`, as they were typed. */
 export interface ServiceOptions {
@@ -36,9 +36,8 @@ export type OutputChoice =
       readonly connectors: ReadonlyMap<string, string>;
     };
 
-export interface ServiceConfig {
+export interface ServiceConfig extends ServiceTokens {
   readonly listen: ListenAddress;
-  readonly token: string;
   /** Host names under which a browser may reach us, besides the loopback ones. */
   readonly allowedHosts: readonly string[];
   readonly refreshHz: number;
@@ -58,12 +57,11 @@ export interface ServiceDefaults {
 const DEFAULT_LISTEN = '127.0.0.1:8470';
 const DEFAULT_REFRESH_HZ = 60;
 const DEFAULT_OUTPUT = 'browser';
-const MIN_TOKEN_LENGTH = 16;
-const TOKEN_BYTES = 24;
 
 const amount = z.int().min(0);
 const fileSchema = z.strictObject({
   listen: z.string().optional(),
+  tokens: limitedTokensSchema,
   allowedHosts: z.array(z.string().min(1)).default([]),
   refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
   output: z.string().optional(),
@@ -83,8 +81,12 @@ export function serviceConfig(
   const file = readConfig(options.config);
   return {
     listen: parseListen(options.listen ?? file.listen ?? DEFAULT_LISTEN),
-    token:
-      readToken(options.tokenFile) ?? Buffer.from(random.bytes(TOKEN_BYTES)).toString('base64url'),
+    ...serviceTokens({
+      tokenFile: options.tokenFile,
+      config: options.config,
+      limited: file.tokens,
+      random,
+    }),
     allowedHosts: file.allowedHosts,
     refreshHz: file.refreshHz,
     output: parseOutput(options.output ?? file.output ?? DEFAULT_OUTPUT, file.kms),
@@ -132,18 +134,6 @@ export function wholeNumber(
   throw new UsageError(`${option} ${text} is not a whole number from ${min} to ${max}`);
 }
 
-/** The token of the file or of XEN_ZCOPY_TOKEN, or undefined when there is neither. @throws UsageError */
-export function readToken(file: string | undefined): string | undefined {
-  const source = file === undefined ? 'XEN_ZCOPY_TOKEN' : `--token-file ${file}`;
-  const text = file === undefined ? process.env.XEN_ZCOPY_TOKEN : readText(file, '--token-file');
-  if (text === undefined) return undefined;
-  const token = text.trim();
-  if (!/^[\x21-\x7e]+$/.test(token) || token.length < MIN_TOKEN_LENGTH) {
-    throw new UsageError(`${source}: a token is at least ${MIN_TOKEN_LENGTH} printable characters`);
-  }
-  return token;
-}
-
 function readConfig(path: string | undefined): z.output<typeof fileSchema> {
   if (path === undefined) return fileSchema.parse({});
   const text = readText(path, '--config');
@@ -157,12 +147,4 @@ function readConfig(path: string | undefined): z.output<typeof fileSchema> {
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new UsageError(`--config ${path}: ${issue!.path.join('.') || 'file'}: ${issue!.message}`);
-}
-
-function readText(path: string, option: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new UsageError(`${option} ${path} cannot be read: ${messageOf(error)}`);
-  }
 }

@@ -24,22 +24,30 @@ export interface ServiceParts
 /** Starts the daemon and its server inside of `scope`. @throws SysError when either cannot start */
 export async function startService(scope: Scope, parts: ServiceParts): Promise<Service> {
   const { runtime, config, ...host } = parts;
-  const { budget, refreshHz, token, allowedHosts } = config;
+  const { budget, refreshHz, token, limitedTokens, allowedHosts } = config;
   const daemon = scope.own(await Daemon.start({ ...host, runtime, budget, refreshHz }));
+  const access = { token, limitedTokens, allowedHosts };
   const server = scope.own(
-    await ViewerServer.start(runtime, { ...config.listen, view: daemon, token, allowedHosts }),
+    await ViewerServer.start(runtime, { ...config.listen, view: daemon, ...access }),
   );
   return { daemon, url: server.url };
 }
 
-/** Says on stdout (JSON) or stderr (for people) that the service is ready. */
+/**
+ * Says on stdout (JSON) or stderr (for people) that the service is ready. What is for people is often kept in a
+ * log, and names the token only when nobody knows it yet.
+ */
 export function announce(
   { url }: Pick<Service, 'url'>,
-  { json }: ServiceConfig,
+  { json, tokenGiven }: ServiceConfig,
   advice: string,
 ): void {
-  if (json) process.stdout.write(`${JSON.stringify({ url, pid: process.pid })}\n`);
-  else process.stderr.write(`xen-zcopy: open ${url}\n${advice}\n`);
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ url, pid: process.pid })}\n`);
+    return;
+  }
+  const address = tokenGiven ? `${new URL('/', url)}?token=... with its token` : url;
+  process.stderr.write(`xen-zcopy: open ${address}\n${advice}\n`);
 }
 
 /** Resolves at the first SIGINT or SIGTERM; the second one ends the process at once. */

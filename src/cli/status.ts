@@ -2,7 +2,7 @@
 
 import type { BufferStatus, DaemonStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
-import { readToken } from './config.ts';
+import { readToken } from './tokens.ts';
 
 export interface StatusOptions {
   readonly url?: string;

@@ -118,6 +118,13 @@ export class Daemon implements DaemonView, AsyncDisposable {
     };
   }
 
+  nameOf(domid: DomId): string | undefined {
+    const isIt = (guest: { readonly domid: DomId }) => guest.domid === domid;
+    const { controls } = this;
+    return (this.#served.get(domid) ?? this.#lingering.find(isIt) ?? controls?.guests.find(isIt))
+      ?.name;
+  }
+
   screen(domid: DomId, connector: number): Screen | undefined {
     return this.#output.screen(domid, connector);
   }

@@ -27,6 +27,8 @@ export interface GuestControls {
 
 export interface DaemonView {
   status(): DaemonStatus;
+  /** What the guest is called, or undefined when there is none of that number in the status. */
+  nameOf(domid: DomId): string | undefined;
   /** The screen of a guest's connector, or undefined when there is none now. */
   screen(domid: DomId, connector: number): Screen | undefined;
   /** A guest's keyboard and pointer, or undefined when it has none now. */

@@ -1,6 +1,6 @@
-// The HTTP API: what each route answers. Access has been checked when a handler runs.
+// The HTTP API: what each route answers. Access has been checked when a handler runs: the view has only what
+// the asker's token reaches, and routes that act on a guest are not run for tokens that may only look.
 
-import type { DaemonView } from '../daemon/view.ts';
 import type { GuestInput } from '../input/guest-input.ts';
 import { screenPng } from '../outputs/image/png.ts';
 import { UsageError } from '../runtime/errors.ts';
@@ -9,17 +9,28 @@ import { insideArea, sendInput } from './guest-hands.ts';
 import { HttpError } from './http-error.ts';
 import { parseControlRequest, parseInputEvents } from './messages.ts';
 import type { Metrics } from './metrics.ts';
+import type { PermittedView } from './permitted-view.ts';
+import { Turns } from './turns.ts';
 
 export interface Answer {
   readonly type: string;
   readonly body: Buffer | string;
 }
 
+/** A request whose access was checked. */
+export interface Question {
+  readonly view: PermittedView;
+  /** The groups of the route's path. */
+  readonly parameters: readonly string[];
+  /** JSON text, empty for GET. */
+  readonly body: string;
+}
+
 export interface Route {
+  /** POST routes act on a guest. */
   readonly method: 'GET' | 'POST';
   readonly path: RegExp;
-  /** `parameters` are the groups of `path`; `body` is the request's JSON text, empty for GET. */
-  handle(parameters: readonly string[], body: string): Promise<Answer>;
+  handle(question: Question): Promise<Answer>;
 }
 
 const JSON_TYPE = 'application/json; charset=utf-8';
@@ -29,37 +40,41 @@ export function jsonAnswer(value: unknown): Answer {
   return { type: JSON_TYPE, body: `${JSON.stringify(value)}\n` };
 }
 
-export function apiRoutes(view: DaemonView, metrics: Metrics): readonly Route[] {
+export function apiRoutes(metrics: Metrics): readonly Route[] {
+  const pictures = new Turns('pictures');
   return [
     {
       method: 'GET',
       path: /^\/api\/status$/,
-      handle: async () => jsonAnswer(view.status()),
+      handle: async ({ view }) => jsonAnswer(view.served()),
     },
     {
       method: 'GET',
       path: /^\/api\/guests\/(\d{1,5})\/displays\/(\d{1,3})\.png$/,
-      handle: ([guest, connector]) => pictureOf(view, guest!, Number(connector)),
+      handle: (question) => pictures.take(() => pictureOf(question)),
     },
     {
       method: 'POST',
       path: /^\/api\/guests\/(\d{1,5})\/input$/,
-      handle: async ([guest], body) => postInput(view, guest!, body),
+      handle: async (question) => postInput(question),
     },
     {
       method: 'POST',
       path: /^\/api\/guests\/(\d{1,5})\/control$/,
-      handle: ([guest], body) => postControl(view, guest!, body),
+      handle: postControl,
     },
     {
       method: 'GET',
       path: /^\/metrics$/,
-      handle: async () => ({ type: metrics.contentType, body: await metrics.text() }),
+      handle: async ({ view }) => {
+        view.permit.checkReachesAll();
+        return { type: metrics.contentType, body: await metrics.text() };
+      },
     },
   ];
 }
 
-function guestNumber(text: string): DomId {
+function guestNumber(text: string | undefined): DomId {
   try {
     return domId(Number(text));
   } catch {
@@ -67,8 +82,9 @@ function guestNumber(text: string): DomId {
   }
 }
 
-async function pictureOf(view: DaemonView, guest: string, connector: number): Promise<Answer> {
-  const domid = guestNumber(guest);
+async function pictureOf({ view, parameters }: Question): Promise<Answer> {
+  const domid = guestNumber(parameters[0]);
+  const connector = Number(parameters[1]);
   const screen = view.screen(domid, connector);
   if (!screen) throw new HttpError(404, `guest ${domid} has no display ${connector} connected`);
   const png = await screenPng(screen);
@@ -76,8 +92,8 @@ async function pictureOf(view: DaemonView, guest: string, connector: number): Pr
   return { type: 'image/png', body: png };
 }
 
-function postInput(view: DaemonView, guest: string, body: string): Answer {
-  const domid = guestNumber(guest);
+function postInput({ view, parameters, body }: Question): Answer {
+  const domid = guestNumber(parameters[0]);
   const events = parseInputEvents(body);
   const input = view.input(domid);
   if (!input) throw new HttpError(404, `guest ${domid} has no keyboard or pointer`);
@@ -99,16 +115,13 @@ function checkPositions(events: ReturnType<typeof parseInputEvents>, { area }: G
   throw new HttpError(400, `[${outside}]: the guest's area is ${area.width}x${area.height}`);
 }
 
-async function postControl(view: DaemonView, guest: string, body: string): Promise<Answer> {
+async function postControl({ view, parameters, body }: Question): Promise<Answer> {
   const { controls } = view;
   if (!controls) {
     throw new HttpError(404, "guests are started and stopped by this host's toolstack");
   }
-  const domid = guestNumber(guest);
+  const domid = guestNumber(parameters[0]);
   const { action } = parseControlRequest(body);
-  if (!view.status().guests.some((row) => row.domid === domid)) {
-    throw new HttpError(404, `there is no guest ${domid}`);
-  }
   try {
     await controls.act(domid, action);
   } catch (error) {

@@ -3,6 +3,7 @@
 import { Counter, Gauge, Registry } from 'prom-client';
 import type { DisplayStatus, GuestStatus } from '../daemon/status.ts';
 import type { DaemonView } from '../daemon/view.ts';
+import type { RefusalCounts } from './refusal-counts.ts';
 
 const DISPLAY_LABELS = ['domid', 'connector', 'path'] as const;
 
@@ -10,7 +11,10 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #view: DaemonView;
 
-  constructor(view: DaemonView, viewers: () => number) {
+  constructor(
+    view: DaemonView,
+    { viewers, refused }: { viewers: () => number; refused: RefusalCounts },
+  ) {
     this.#view = view;
     this.#perDisplay('bytes_copied_total', 'Bytes of frames copied on the way to a display.', {
       value: (display) => display.bytesCopied,
@@ -37,6 +41,16 @@ export class Metrics {
       registers: [this.#registry],
       collect() {
         this.set(viewers());
+      },
+    });
+    new Counter({
+      name: 'web_refused_total',
+      help: 'Requests and messages to the server that were refused.',
+      labelNames: ['reason'],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        for (const [reason, count] of refused.byReason) this.inc({ reason }, count);
       },
     });
   }

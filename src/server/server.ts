@@ -1,43 +1,37 @@
 // The HTTP server: the viewer page, the API, the metrics, and the WebSocket of the viewers.
 //
-// Invariants: nothing but the page's own files is answered without the token; every answer has the security
-// headers; a body is read up to a limit and only after access was checked; an unexpected error becomes a
-// 500 for this request and a line in the log.
+// Invariants: nothing but the page's own files is answered without a token, and nothing is answered of a guest
+// that the token does not reach; every answer has the security headers; a body is read up to a limit and only
+// after access was checked; an unexpected error becomes a 500 for this request and a line in the log.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { DaemonView } from '../daemon/view.ts';
 import { messageOf, SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import { Access } from './access.ts';
-import { type Answer, apiRoutes, jsonAnswer, type Route } from './api.ts';
+import { Access, type LimitedToken } from './access.ts';
+import { type Answer, apiRoutes, type Route } from './api.ts';
 import { HttpError } from './http-error.ts';
+import { MAX_HEAD_BYTES, SERVER_LIMITS, type ServerLimits } from './limits.ts';
 import { Metrics } from './metrics.ts';
+import { PermittedView } from './permitted-view.ts';
+import { RefusalCounts } from './refusal-counts.ts';
+import { checkMethod, readJsonBody, urlOf } from './requests.ts';
+import { refusal, respond, respondOn } from './responses.ts';
 import { loadStaticFiles, type StaticFile } from './static-files.ts';
 import { Viewers } from './viewers.ts';
 
-/** Largest request body: a full array of input events. */
-const MAX_BODY_BYTES = 128 * 1024;
-
-/** Connections at a time, WebSockets included. */
-const MAX_CONNECTIONS = 256;
-
-const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 30_000;
-
 const VIEW_PATH = '/api/view';
 
-const SECURITY_HEADERS: Readonly<Record<string, string>> = {
-  'content-security-policy':
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  'cross-origin-opener-policy': 'same-origin',
-  'cross-origin-resource-policy': 'same-origin',
-  'referrer-policy': 'no-referrer',
-  'x-content-type-options': 'nosniff',
-  'cache-control': 'no-store',
+/** What Node's parser refuses by itself, by the code of its error. */
+const PARSER_REFUSALS: Readonly<Record<string, HttpError>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: new HttpError(408, 'the request took too long', { reason: 'too-slow' }),
+  HPE_HEADER_OVERFLOW: new HttpError(431, `the head is longer than ${MAX_HEAD_BYTES} bytes`, {
+    reason: 'oversized',
+  }),
 };
+const NOT_HTTP = new HttpError(400, 'this is not HTTP', { reason: 'not-http' });
 
 export interface ServerOptions {
   readonly view: DaemonView;
@@ -45,9 +39,12 @@ export interface ServerOptions {
   readonly host: string;
   /** 0 picks a free one. */
   readonly port: number;
+  /** The token that may do everything. */
   readonly token: string;
+  readonly limitedTokens?: readonly LimitedToken[];
   /** Further names under which the server is reached, such as that of a reverse proxy. */
   readonly allowedHosts?: readonly string[];
+  readonly limits?: ServerLimits;
 }
 
 export class ViewerServer implements AsyncDisposable {
@@ -55,25 +52,31 @@ export class ViewerServer implements AsyncDisposable {
   readonly #options: ServerOptions;
   readonly #access: Access;
   readonly #files: ReadonlyMap<string, StaticFile>;
+  readonly #refused = new RefusalCounts();
   readonly #viewers: Viewers;
   readonly #routes: readonly Route[];
   readonly #http: Server;
 
   private constructor(runtime: Runtime, options: ServerOptions) {
+    const { view, host: listenHost, limits = SERVER_LIMITS } = options;
     this.#runtime = runtime;
     this.#options = options;
-    const { token, host, allowedHosts = [] } = options;
-    this.#access = new Access({ token, listenHost: host, allowedHosts });
+    this.#access = new Access({ ...options, listenHost });
     this.#files = loadStaticFiles();
-    this.#viewers = new Viewers(runtime, options.view);
-    this.#routes = apiRoutes(options.view, new Metrics(options.view, () => this.#viewers.count));
+    const refused = this.#refused;
+    this.#viewers = new Viewers(runtime, { view, limits, refused });
+    this.#routes = apiRoutes(new Metrics(view, { viewers: () => this.#viewers.count, refused }));
     this.#http = createServer({
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      maxHeaderSize: MAX_HEAD_BYTES,
+      headersTimeout: limits.headMs,
+      requestTimeout: limits.requestMs,
+      keepAliveTimeout: limits.idleMs,
+      connectionsCheckingInterval: limits.checkMs,
     });
-    this.#http.maxConnections = MAX_CONNECTIONS;
+    this.#http.maxConnections = limits.connections;
     this.#http.on('request', (request, response) => void this.#serve(request, response));
     this.#http.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+    this.#http.on('clientError', (error, socket) => this.#refuseConnection(error, socket));
   }
 
   /**
@@ -123,11 +126,7 @@ export class ViewerServer implements AsyncDisposable {
       const { type, body } = await this.#answer(request);
       respond(request, response, { status: 200, headers: { 'content-type': type }, body });
     } catch (error) {
-      const { status, headers, message } = this.#asHttpError(error);
-      const { type, body } = jsonAnswer({ error: message });
-      // What is left of the request's body is not read: the connection ends with the answer.
-      if (!request.complete) response.setHeader('connection', 'close');
-      respond(request, response, { status, headers: { ...headers, 'content-type': type }, body });
+      respond(request, response, refusal(this.#asHttpError(error)));
     }
   }
 
@@ -139,17 +138,24 @@ export class ViewerServer implements AsyncDisposable {
       checkMethod(request, ['GET']);
       return file;
     }
-    this.#access.checkToken(request, searchParams);
-    const matching = this.#routes.filter(({ path }) => path.test(pathname));
-    if (matching.length === 0) throw new HttpError(404, `there is nothing at ${pathname}`);
-    checkMethod(
-      request,
-      matching.map(({ method }) => method),
-    );
-    const [route] = matching;
-    if (route!.method === 'POST') this.#access.checkOrigin(request);
-    const body = route!.method === 'POST' ? await readJsonBody(request) : '';
-    return await route!.handle(route!.path.exec(pathname)!.slice(1), body);
+    const permit = this.#access.permitOf(request, searchParams);
+    const route = this.#routeOf(request, pathname);
+    if (route.method === 'POST') {
+      this.#access.checkOrigin(request);
+      permit.checkMayAct();
+    }
+    const body = route.method === 'POST' ? await readJsonBody(request) : '';
+    const view = new PermittedView(this.#options.view, permit);
+    const parameters = route.path.exec(pathname)!.slice(1);
+    return await route.handle({ view, parameters, body });
+  }
+
+  /** @throws HttpError 404 for a path that is none, 405 for a method that it does not have */
+  #routeOf(request: IncomingMessage, pathname: string): Route {
+    const route = this.#routes.find(({ path }) => path.test(pathname));
+    if (route === undefined) throw new HttpError(404, `there is nothing at ${pathname}`);
+    checkMethod(request, [route.method]);
+    return route;
   }
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -158,78 +164,32 @@ export class ViewerServer implements AsyncDisposable {
       this.#access.checkHost(request);
       this.#access.checkOrigin(request);
       const { pathname, searchParams } = urlOf(request);
-      this.#access.checkToken(request, searchParams);
+      const permit = this.#access.permitOf(request, searchParams);
       if (pathname !== VIEW_PATH) throw new HttpError(404, `no WebSocket at ${pathname}`);
-      this.#viewers.accept(request, socket, head);
+      const view = new PermittedView(this.#options.view, permit);
+      this.#viewers.accept({ request, socket, head, view });
     } catch (error) {
-      const { status, message } = this.#asHttpError(error);
-      const body = `${JSON.stringify({ error: message })}\n`;
-      socket.once('finish', () => socket.destroy());
-      socket.end(
-        `HTTP/1.1 ${status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n` +
-          `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-      );
+      respondOn(socket, refusal(this.#asHttpError(error)));
     }
   }
 
+  /** The parser gave up on a connection, or its time is over. */
+  #refuseConnection({ code = '' }: NodeJS.ErrnoException, duplex: Duplex): void {
+    const socket = duplex as Socket;
+    // Behind the beginning of another answer there is no place for this one.
+    if (!socket.writable || socket.bytesWritten > 0) {
+      socket.destroy();
+      return;
+    }
+    respondOn(socket, refusal(this.#asHttpError(PARSER_REFUSALS[code] ?? NOT_HTTP)));
+  }
+
   #asHttpError(error: unknown): HttpError {
-    if (error instanceof HttpError) return error;
+    if (error instanceof HttpError) {
+      this.#refused.count(error);
+      return error;
+    }
     this.#runtime.log.error({ error: messageOf(error) }, 'a request failed');
     return new HttpError(500, 'the request failed; the log says why');
   }
-}
-
-interface Response {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly body: Buffer | string;
-}
-
-function respond(
-  request: IncomingMessage,
-  response: ServerResponse,
-  { status, headers, body }: Response,
-): void {
-  response.writeHead(status, {
-    ...SECURITY_HEADERS,
-    ...headers,
-    'content-length': Buffer.byteLength(body),
-  });
-  response.end(request.method === 'HEAD' ? undefined : body);
-}
-
-/** @throws HttpError 400 when the request's target is not a path */
-function urlOf(request: IncomingMessage): URL {
-  const target = `http://server${request.url}`;
-  if (!request.url?.startsWith('/') || !URL.canParse(target)) {
-    throw new HttpError(400, 'the request is not for a path');
-  }
-  return new URL(target);
-}
-
-/** @throws HttpError 405 naming what is allowed; HEAD is allowed where GET is */
-function checkMethod(request: IncomingMessage, allowed: readonly string[]): void {
-  const method = request.method === 'HEAD' ? 'GET' : (request.method ?? '');
-  if (allowed.includes(method)) return;
-  const allow = allowed.join(', ');
-  throw new HttpError(405, `${request.method} is not allowed here, only ${allow}`, { allow });
-}
-
-/** @throws HttpError 415 when it is not JSON, 413 when it is longer than MAX_BODY_BYTES */
-async function readJsonBody(request: IncomingMessage): Promise<string> {
-  if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
-    throw new HttpError(415, 'the body must be JSON, and its Content-Type application/json');
-  }
-  const tooLong = new HttpError(413, `the body is longer than ${MAX_BODY_BYTES} bytes`);
-  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) throw tooLong;
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  // Leaving the loop early must not take the connection away: the refusal still goes out on it.
-  const chunks: AsyncIterable<Buffer> = request.iterator({ destroyOnReturn: false });
-  for await (const part of chunks) {
-    bytes += part.length;
-    if (bytes > MAX_BODY_BYTES) throw tooLong;
-    parts.push(part);
-  }
-  return Buffer.concat(parts).toString();
 }

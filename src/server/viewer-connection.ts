@@ -1,11 +1,10 @@
 // One page (or program) on the WebSocket /api/view: which screens it sees, what it sends to guests.
 //
-// Invariants: what it watches is exactly what it last asked for, as far as that exists; it gets at most one
-// update per screen and one status at a time; everything it holds down is released when it goes. A
-// message that is not of the protocol ends the connection with the reason.
+// Invariants: what it watches is exactly what it last asked for, as far as that exists and its token reaches it;
+// it gets at most one update per screen and one status at a time; everything it holds down is released when it
+// goes. A message that is not of the protocol, or that the token does not allow, ends the connection with the reason.
 
 import type { RawData, WebSocket } from 'ws';
-import type { DaemonView } from '../daemon/view.ts';
 import type { ScreenKey, ViewerMessage } from '../outputs/browser/protocol.ts';
 import { ScreenViewer, type ViewerTransport } from '../outputs/browser/screen-viewer.ts';
 import { messageOf } from '../runtime/errors.ts';
@@ -14,6 +13,8 @@ import { type DomId, domId } from '../xen/ids.ts';
 import { GuestHands } from './guest-hands.ts';
 import { HttpError } from './http-error.ts';
 import { parseViewerMessage } from './messages.ts';
+import type { PermittedView } from './permitted-view.ts';
+import type { RefusalCounts } from './refusal-counts.ts';
 
 /** A viewer that has not taken this much yet does not get another status. */
 const STATUS_BACKLOG_BYTES = 64 * 1024;
@@ -27,23 +28,31 @@ const CLOSE_INTERNAL_ERROR = 1011;
 /** Bytes of a close reason (RFC 6455, section 5.5). */
 const MAX_REASON_BYTES = 123;
 
+export interface ViewerConnectionOptions {
+  readonly runtime: Runtime;
+  readonly view: PermittedView;
+  readonly refused: RefusalCounts;
+  /** Whether the other end is on this machine. */
+  readonly local: boolean;
+}
+
 export class ViewerConnection {
+  /** The daemon as far as the viewer's token reaches. */
+  readonly view: PermittedView;
   readonly #socket: WebSocket;
   readonly #runtime: Runtime;
-  readonly #view: DaemonView;
+  readonly #refused: RefusalCounts;
   readonly #transport: ViewerTransport;
   #wanted: readonly ScreenKey[] = [];
   readonly #viewers = new Map<string, ScreenViewer>();
   readonly #hands = new Map<DomId, GuestHands>();
   #answeredPing = true;
 
-  constructor(
-    socket: WebSocket,
-    { runtime, view, local }: { runtime: Runtime; view: DaemonView; local: boolean },
-  ) {
+  constructor(socket: WebSocket, { runtime, view, refused, local }: ViewerConnectionOptions) {
     this.#socket = socket;
     this.#runtime = runtime;
-    this.#view = view;
+    this.view = view;
+    this.#refused = refused;
     this.#transport = {
       local,
       send: (message) => this.#send(message),
@@ -54,11 +63,14 @@ export class ViewerConnection {
       this.#answeredPing = true;
     });
     socket.on('close', () => this.#release());
-    socket.on('error', (error) => runtime.log.debug({ error }, 'a viewer’s connection broke'));
+    socket.on('error', ({ message }) => {
+      runtime.log.debug({ reason: message }, 'a viewer’s connection broke');
+    });
   }
 
-  /** Watches what was asked for, as far as it exists now; called when screens came or went. */
+  /** Watches what was asked for, as far as it is there now; called when guests or screens came or went. */
   reconcile(): void {
+    this.#letGo();
     const wanted = new Map(this.#wanted.map((key) => [keyOf(key), key]));
     for (const [name, viewer] of this.#viewers) {
       const key = wanted.get(name);
@@ -111,8 +123,13 @@ export class ViewerConnection {
     try {
       this.#act(parseViewerMessage(data.toString()));
     } catch (error) {
-      if (!(error instanceof HttpError)) throw error;
-      this.#end(CLOSE_POLICY_VIOLATION, error.message);
+      if (error instanceof HttpError) {
+        this.#refused.count(error);
+        this.#end(CLOSE_POLICY_VIOLATION, error.message);
+        return;
+      }
+      this.#runtime.log.error({ err: error }, 'a viewer’s message failed: a defect of ours');
+      this.#end(CLOSE_INTERNAL_ERROR, 'the message failed; the log says why');
     }
   }
 
@@ -126,6 +143,7 @@ export class ViewerConnection {
         this.#viewers.get(keyOf(message))?.drawn(message.frame);
         break;
       case 'input':
+        this.view.permit.checkMayAct();
         this.#handsOn(domId(message.domid))?.send(message.events);
         this.#stir(message.domid);
         break;
@@ -137,7 +155,7 @@ export class ViewerConnection {
 
   /** This viewer's hands on the guest's input as it is now; a restarted driver has a new one. */
   #handsOn(domid: DomId): GuestHands | undefined {
-    const input = this.#view.input(domid);
+    const input = this.view.input(domid);
     if (!input) return undefined;
     let hands = this.#hands.get(domid);
     if (hands?.input !== input) {
@@ -147,6 +165,15 @@ export class ViewerConnection {
     return hands;
   }
 
+  /** Releases what is held down on guests that are gone, or not there for this viewer any more. */
+  #letGo(): void {
+    for (const [domid, hands] of this.#hands) {
+      if (this.view.input(domid) === hands.input) continue;
+      hands.release();
+      this.#hands.delete(domid);
+    }
+  }
+
   #stir(domid: number): void {
     for (const { screen } of this.#viewers.values()) {
       if (screen.info.domid === domid) screen.stir();
@@ -154,7 +181,7 @@ export class ViewerConnection {
   }
 
   #screenOf({ domid, connector }: ScreenKey) {
-    return this.#view.screen(domId(domid), connector);
+    return this.view.screen(domId(domid), connector);
   }
 
   #send(message: Uint8Array): Promise<void> {

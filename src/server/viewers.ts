@@ -1,23 +1,21 @@
 // All viewers: takes WebSocket connections, tells them the status as it changes, and finds the dead ones.
 //
-// Invariants: a bounded number of connections; the status is made once for all viewers, and no timer runs
-// while there are none.
+// Invariants: a bounded number of connections, and of those of limited tokens; the status is made once for all
+// viewers of one token, and no timer runs while there are none.
 
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import type { DaemonStatus } from '../daemon/status.ts';
 import type { DaemonView } from '../daemon/view.ts';
 import type { ServerMessage } from '../outputs/browser/protocol.ts';
 import { type Runtime, type Timer, until } from '../runtime/runtime.ts';
 import { HttpError } from './http-error.ts';
+import { MAX_MESSAGE_BYTES, type ServerLimits } from './limits.ts';
+import type { Permit } from './permit.ts';
+import type { PermittedView } from './permitted-view.ts';
+import type { RefusalCounts } from './refusal-counts.ts';
+import type { ServedStatus } from './served-status.ts';
 import { ViewerConnection } from './viewer-connection.ts';
-
-/** Viewers at a time; each may hold one frame per screen it watches. */
-export const MAX_VIEWERS = 32;
-
-/** Largest message of a viewer: a full array of input events. */
-const MAX_MESSAGE_BYTES = 128 * 1024;
 
 /** How often viewers are told numbers that have no event (rates, counts). */
 const STATUS_INTERVAL_MS = 500;
@@ -31,9 +29,23 @@ const STATUSES_PER_PING = 10;
 /** How long the other ends have to say goodbye. */
 const CLOSE_TIMEOUT_MS = 1000;
 
+export interface ViewersOptions {
+  readonly view: DaemonView;
+  readonly limits: ServerLimits;
+  readonly refused: RefusalCounts;
+}
+
+/** An upgrade request whose access was checked. */
+export interface ViewerRequest {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+  readonly view: PermittedView;
+}
+
 export class Viewers {
   readonly #runtime: Runtime;
-  readonly #view: DaemonView;
+  readonly #options: ViewersOptions;
   readonly #sockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
@@ -46,10 +58,10 @@ export class Viewers {
   #statuses = 0;
   #closing = false;
 
-  constructor(runtime: Runtime, view: DaemonView) {
+  constructor(runtime: Runtime, options: ViewersOptions) {
     this.#runtime = runtime;
-    this.#view = view;
-    this.#subscription = view.onChange(() => this.#onChange());
+    this.#options = options;
+    this.#subscription = options.view.onChange(() => this.#onChange());
   }
 
   get count(): number {
@@ -57,19 +69,17 @@ export class Viewers {
   }
 
   /** Makes a checked upgrade request a viewer. @throws HttpError 503 when there are too many */
-  accept(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  accept({ request, socket, head, view }: ViewerRequest): void {
     if (this.#closing) throw new HttpError(503, 'the server is stopping');
-    if (this.count >= MAX_VIEWERS) throw new HttpError(503, `there are ${MAX_VIEWERS} viewers`);
+    this.#checkRoom(view.permit);
     const local = isLoopback(request.socket.remoteAddress);
     this.#sockets.handleUpgrade(request, socket, head, (accepted) => {
-      const connection = new ViewerConnection(accepted, {
-        runtime: this.#runtime,
-        view: this.#view,
-        local,
-      });
+      const runtime = this.#runtime;
+      const { refused } = this.#options;
+      const connection = new ViewerConnection(accepted, { runtime, view, refused, local });
       this.#connections.add(connection);
       accepted.on('close', () => this.#remove(connection));
-      connection.sendStatus(this.#statusText());
+      connection.sendStatus(statusText(view));
       this.#interval ??= this.#nextInterval();
     });
   }
@@ -88,6 +98,15 @@ export class Viewers {
       for (const connection of this.#connections) connection.terminate();
     });
     this.#interval?.cancel();
+  }
+
+  #checkRoom(permit: Permit): void {
+    const { viewers, limitedViewers, viewersPerLimitedToken } = this.#options.limits;
+    const permits = [...this.#connections].map(({ view }) => view.permit);
+    checkCount(this.count, viewers);
+    if (!permit.restricted) return;
+    checkCount(permits.filter(({ restricted }) => restricted).length, limitedViewers);
+    checkCount(permits.filter((other) => other === permit).length, viewersPerLimitedToken);
   }
 
   #remove(connection: ViewerConnection): void {
@@ -116,14 +135,27 @@ export class Viewers {
   }
 
   #tellAll(): void {
-    const text = this.#statusText();
-    for (const connection of this.#connections) connection.sendStatus(text);
+    const texts = new Map<Permit, string>();
+    for (const connection of this.#connections) {
+      const { view } = connection;
+      const text = texts.get(view.permit) ?? statusText(view);
+      texts.set(view.permit, text);
+      connection.sendStatus(text);
+    }
   }
+}
 
-  #statusText(): string {
-    const message: ServerMessage<DaemonStatus> = { type: 'status', status: this.#view.status() };
-    return JSON.stringify(message);
-  }
+function statusText(view: PermittedView): string {
+  const message: ServerMessage<ServedStatus> = { type: 'status', status: view.served() };
+  return JSON.stringify(message);
+}
+
+/** @throws HttpError 503 when as many as `limit` are there */
+function checkCount(count: number, limit: number): void {
+  if (count < limit) return;
+  throw new HttpError(503, `there are ${count} viewers, and no room for more`, {
+    reason: 'too-many-viewers',
+  });
 }
 
 function isLoopback(address: string | undefined): boolean {

@@ -331,3 +331,31 @@ test('a person stops, sees zeros, and restarts a guest where the host offers it'
   await page.getByText('stopped').waitFor();
   assert.deepEqual(view.acts, ['crash 1', 'restart 1', 'stop 1']);
 });
+
+test('with a token to look at one guest, the page shows that guest, and has no hands', async (context) => {
+  const { view, guest, picture } = await serve(context);
+  view.addGuest(2, 'secret');
+  view.offerControls();
+  const limited = 'browser-test-token-to-look';
+  const server = await ViewerServer.start(runtime, {
+    view,
+    host: '127.0.0.1',
+    port: 0,
+    token,
+    limitedTokens: [{ token: limited, guests: ['paint'], viewOnly: true }],
+  });
+  context.after(() => server[Symbol.asyncDispose]());
+  const page = await browser.open(`http://127.0.0.1:${server.port}/?token=${limited}`);
+  await untilShown(page, picture);
+  assert.equal(await page.locator('article.guest').count(), 1);
+  assert.equal(await page.getByText('secret').count(), 0);
+  assert.equal(await page.locator('[data-action]').count(), 0);
+  assert.equal(await page.locator('.hint').textContent(), 'View only');
+  const { x, y } = await placeOf(page, 10, 10);
+  await page.mouse.click(x, y);
+  await page.keyboard.type('abc');
+  picture.bytes.fill(7, 0, 4000);
+  await untilShown(page, picture);
+  assert.equal(await page.getByTestId('link').textContent(), 'live');
+  assert.deepEqual(guest.input.events, []);
+});

@@ -3,7 +3,8 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parseListen, parseOutput, readToken, serviceConfig } from '../../src/cli/config.ts';
+import { parseListen, parseOutput, serviceConfig } from '../../src/cli/config.ts';
+import { readToken } from '../../src/cli/tokens.ts';
 import { UsageError } from '../../src/runtime/errors.ts';
 import { SeededRandom } from '../../src/runtime/random.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
@@ -92,6 +93,51 @@ test('tokens: from a file, never weak, random otherwise', () => {
   const tokens = [serviceConfig({}, defaults).token, serviceConfig({}, defaults).token];
   assert.notEqual(tokens[0], tokens[1]);
   assert(tokens[0]!.length >= 32);
+});
+
+test('limited tokens: each from a file beside the configuration, with its guests', () => {
+  file('paint.token', 'token-for-the-guest-paint\n');
+  file('wall.token', 'token-for-the-wall-display\n');
+  const config = file(
+    'tokens.json',
+    JSON.stringify({
+      tokens: [
+        { tokenFile: 'paint.token', guests: ['paint', 3] },
+        { tokenFile: `${folder}/wall.token`, viewOnly: true },
+      ],
+    }),
+  );
+  assert.deepEqual(serviceConfig({ config }, defaults).limitedTokens, [
+    { token: 'token-for-the-guest-paint', guests: ['paint', 3], viewOnly: false },
+    { token: 'token-for-the-wall-display', viewOnly: true },
+  ]);
+  assert.deepEqual(serviceConfig({}, defaults).limitedTokens, []);
+});
+
+test('a rule for a token that is weak, missing, there twice or unclear is refused, and no token is told', () => {
+  file('weak.token', 'short');
+  const main = file('main.token', 'token-for-the-guest-paint');
+  const complaintOf = (...tokens: object[]) =>
+    complaint(() =>
+      serviceConfig(
+        { tokenFile: main, config: file('t.json', JSON.stringify({ tokens })) },
+        defaults,
+      ),
+    );
+  assert.match(complaintOf({ tokenFile: 'weak.token' }), /weak\.token.*at least 16/);
+  assert.match(complaintOf({ tokenFile: 'none.token' }), /none\.token cannot be read/);
+  assert.match(complaintOf({ tokenFile: 'wall.token', guests: ['3'] }), /number without quotes/);
+  assert.match(complaintOf({ tokenFile: 'wall.token', guests: [-1] }), /guests/);
+  assert.match(complaintOf({ token: 'in-the-configuration' }), /tokens\.0/);
+  assert.match(complaintOf({ tokenFile: 'wall.token', viewonly: true }), /viewonly/);
+  for (const tokens of [
+    [{ tokenFile: 'paint.token' }],
+    [{ tokenFile: 'wall.token' }, { tokenFile: 'wall.token', viewOnly: true }],
+  ]) {
+    const text = complaintOf(...tokens);
+    assert.match(text, /another rule has the same token/);
+    assert.doesNotMatch(text, /token-for-the/);
+  }
 });
 
 test('outputs: the browser, or a card by its short name or its path', () => {

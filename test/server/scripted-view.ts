@@ -136,6 +136,10 @@ export class ScriptedView implements DaemonView {
     };
   }
 
+  nameOf(domid: DomId): string | undefined {
+    return this.guests.get(domid)?.name;
+  }
+
   screen(domid: DomId, connector: number): Screen | undefined {
     return this.output.screen(domid, connector);
   }

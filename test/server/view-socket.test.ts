@@ -1,15 +1,12 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { WebSocket } from 'ws';
-import type { DaemonStatus } from '../../src/daemon/status.ts';
-import type { ServerMessage, ViewerMessage } from '../../src/outputs/browser/protocol.ts';
 import { systemRuntime, until } from '../../src/runtime/runtime.ts';
+import { SERVER_LIMITS } from '../../src/server/limits.ts';
 import { ViewerServer } from '../../src/server/server.ts';
-import { MAX_VIEWERS } from '../../src/server/viewers.ts';
 import { noisyPicture } from '../outputs/pictures.ts';
-import { ViewerModel } from '../outputs/viewer-model.ts';
 import { ScriptedView } from './scripted-view.ts';
+import { ViewClient, type ViewClientOptions } from './view-client.ts';
 
 const token = 'a token/with odd&characters=';
 const runtime = systemRuntime();
@@ -23,85 +20,31 @@ async function serve(context: TestContext) {
   return { view, guest, screen, server };
 }
 
-/** A program on the viewer protocol that draws what it gets at once. */
-class Client {
-  readonly socket: WebSocket;
-  readonly model = new ViewerModel();
-  statuses: DaemonStatus[] = [];
-  updates = 0;
-  closed: { code: number; reason: string } | undefined;
-  refused: number | undefined;
-  draws = true;
-
-  constructor(
-    port: number,
-    { query = `?token=${encodeURIComponent(token)}`, headers = {}, path = '/api/view' } = {},
-  ) {
-    this.socket = new WebSocket(`ws://127.0.0.1:${port}${path}${query}`, { headers });
-    this.socket.on('message', (data: Buffer, isBinary) =>
-      isBinary ? this.#update(data) : this.#text(data),
-    );
-    this.socket.on('close', (code, reason) => {
-      this.closed = { code, reason: reason.toString() };
-    });
-    this.socket.on('unexpected-response', (request, { statusCode }) => {
-      this.refused = statusCode ?? 0;
-      request.destroy();
-    });
-    this.socket.on('error', () => {});
-  }
-
-  async opened(): Promise<this> {
-    await until(runtime, () => this.socket.readyState === WebSocket.OPEN, {
-      what: 'an open socket',
-    });
-    return this;
-  }
-
-  say(message: ViewerMessage | object): void {
-    this.socket.send(JSON.stringify(message));
-  }
-
-  watch(...domids: number[]): void {
-    this.say({ type: 'watch', screens: domids.map((domid) => ({ domid, connector: 0 })) });
-  }
-
-  #update(data: Buffer): void {
-    this.updates++;
-    if (!this.draws) return;
-    const { domid, connector, frame } = this.model.apply(data);
-    this.say({ type: 'drawn', domid, connector, frame });
-  }
-
-  #text(data: Buffer): void {
-    const message = JSON.parse(data.toString()) as ServerMessage<DaemonStatus>;
-    this.statuses.push(message.status);
-  }
-}
-
 test('a socket needs the token, our name, our origin and the right path', async (context) => {
   const { server } = await serve(context);
-  const cases: [ConstructorParameters<typeof Client>[1], number][] = [
-    [{ query: '' }, 401],
-    [{ query: '?token=wrong' }, 401],
-    [{ headers: { host: 'evil.example' } }, 403],
-    [{ headers: { origin: 'http://evil.example' } }, 403],
-    [{ path: '/api/other' }, 404],
+  const cases: [ViewClientOptions, number][] = [
+    [{}, 401],
+    [{ token: 'wrong' }, 401],
+    [{ token, headers: { host: 'evil.example' } }, 403],
+    [{ token, headers: { origin: 'http://evil.example' } }, 403],
+    [{ token, path: '/api/other' }, 404],
   ];
   for (const [options, status] of cases) {
-    const client = new Client(server.port, options);
+    const client = new ViewClient(server.port, options);
     await until(runtime, () => client.refused !== undefined, { what: `a refusal with ${status}` });
     assert.equal(client.refused, status);
   }
   const headers = { origin: `http://127.0.0.1:${server.port}` };
-  await new Client(server.port, { headers }).opened();
+  await new ViewClient(server.port, { token, headers }).opened();
 });
 
 test('viewers see the picture, its changes, and the status', async (context) => {
   const { server, screen, view } = await serve(context);
   const picture = noisyPicture(1, { width: 200, height: 100 });
   screen.show(picture);
-  const clients = await Promise.all([0, 1].map(() => new Client(server.port).opened()));
+  const clients = await Promise.all(
+    [0, 1].map(() => new ViewClient(server.port, { token }).opened()),
+  );
   for (const client of clients) client.watch(1);
   for (let round = 0; round < 5; round++) {
     picture.bytes.fill(round, round * 1000, round * 3000);
@@ -112,14 +55,14 @@ test('viewers see the picture, its changes, and the status', async (context) => 
   assert.equal(screen.viewers, 2);
   assert(screen.viewLatencyMs! >= 0);
   view.addGuest(5, 'late');
-  const told = ({ statuses }: Client) =>
+  const told = ({ statuses }: ViewClient) =>
     statuses.at(-1)?.guests.some(({ name }) => name === 'late');
   await until(runtime, () => clients.every(told), { what: 'the new guest in the status' });
 });
 
 test('a screen that is watched before it exists, goes and comes back is shown each time', async (context) => {
   const { server, view, screen } = await serve(context);
-  const client = await new Client(server.port).opened();
+  const client = await new ViewClient(server.port, { token }).opened();
   client.watch(1, 2);
   const first = noisyPicture(1, { width: 64, height: 64 });
   screen.show(first);
@@ -135,7 +78,7 @@ test('a screen that is watched before it exists, goes and comes back is shown ea
 
 test('a viewer that never says drawn gets one update, and the server keeps nothing for it', async (context) => {
   const { server, screen } = await serve(context);
-  const client = await new Client(server.port).opened();
+  const client = await new ViewClient(server.port, { token }).opened();
   client.draws = false;
   client.watch(1);
   let flips = 0;
@@ -150,7 +93,7 @@ test('a viewer that never says drawn gets one update, and the server keeps nothi
 
 test('input goes to the guest; what is outside its area is left out', async (context) => {
   const { server, guest } = await serve(context);
-  const client = await new Client(server.port).opened();
+  const client = await new ViewClient(server.port, { token }).opened();
   client.say({
     type: 'input',
     domid: 1,
@@ -168,8 +111,10 @@ test('input goes to the guest; what is outside its area is left out', async (con
 
 test('what a viewer holds down is released on its word and when it goes; what others hold is not', async (context) => {
   const { server, guest } = await serve(context);
-  const [one, two] = await Promise.all([0, 1].map(() => new Client(server.port).opened()));
-  const press = (client: Client, code: number) =>
+  const [one, two] = await Promise.all(
+    [0, 1].map(() => new ViewClient(server.port, { token }).opened()),
+  );
+  const press = (client: ViewClient, code: number) =>
     client.say({ type: 'input', domid: 1, events: [{ type: 'key', code, pressed: true }] });
   const { events } = guest.input;
   press(two!, 42);
@@ -212,7 +157,7 @@ test('messages that are not of the protocol end the connection with the reason',
     [' '.repeat(200 * 1024), 1009],
   ];
   for (const [message, code] of wrong) {
-    const client = await new Client(server.port).opened();
+    const client = await new ViewClient(server.port, { token }).opened();
     client.socket.send(message);
     await until(runtime, () => client.closed !== undefined, { what: 'the close' });
     assert.equal(client.closed!.code, code, message.toString().slice(0, 60));
@@ -223,7 +168,7 @@ test('messages that are not of the protocol end the connection with the reason',
 
 test('what follows a message that is not of the protocol is not listened to', async (context) => {
   const { server, guest } = await serve(context);
-  const client = await new Client(server.port).opened();
+  const client = await new ViewClient(server.port, { token }).opened();
   client.socket.send('{');
   client.say({ type: 'input', domid: 1, events: [{ type: 'key', code: 30, pressed: true }] });
   await until(runtime, () => client.closed !== undefined, { what: 'the close' });
@@ -232,16 +177,19 @@ test('what follows a message that is not of the protocol is not listened to', as
 
 test('there is room for so many viewers and no more', async (context) => {
   const { server } = await serve(context);
-  const clients = Array.from({ length: MAX_VIEWERS }, () => new Client(server.port));
+  const clients = Array.from(
+    { length: SERVER_LIMITS.viewers },
+    () => new ViewClient(server.port, { token }),
+  );
   await Promise.all(clients.map((client) => client.opened()));
-  const late = new Client(server.port);
+  const late = new ViewClient(server.port, { token });
   await until(runtime, () => late.refused !== undefined, { what: 'the refusal' });
   assert.equal(late.refused, 503);
   clients[0]!.socket.terminate();
   await until(
     runtime,
     async () => {
-      const next = new Client(server.port);
+      const next = new ViewClient(server.port, { token });
       await until(runtime, () => next.refused !== undefined || next.socket.readyState === 1, {
         what: 'an answer',
       });
@@ -272,8 +220,8 @@ test('a server that stops says so to its viewers, and does not wait for those th
   const screen = await view.connect(1);
   screen.show(noisyPicture(1, { width: 640, height: 480 }));
   const server = await ViewerServer.start(runtime, { view, host: '127.0.0.1', port: 0, token });
-  const polite = await new Client(server.port).opened();
-  const stuck = await new Client(server.port).opened();
+  const polite = await new ViewClient(server.port, { token }).opened();
+  const stuck = await new ViewClient(server.port, { token }).opened();
   polite.watch(1);
   stuck.socket.pause();
   await server[Symbol.asyncDispose]();

@@ -66,6 +66,11 @@ export class SharedView implements DaemonView {
     return { guests, host: { provider, paths: {} }, controls: [] };
   }
 
+  nameOf(domid: DomId): string | undefined {
+    const guest = this.#shown && this.#guest(this.#shown);
+    return guest?.domid === domid ? guest.name : undefined;
+  }
+
   screen(domid: DomId, connector: number): Screen | undefined {
     if (this.#shown?.state !== 'connected' || connector !== CONNECTOR) return undefined;
     return this.#shown.share.exporter === domid ? this.#shown.screen : undefined;

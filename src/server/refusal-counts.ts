@@ -1,0 +1,16 @@
+// How often the server refused something, by reason: who knocks without a token, from a foreign page, too often.
+
+import type { HttpError } from './http-error.ts';
+
+export class RefusalCounts {
+  readonly #counts = new Map<string, number>();
+
+  /** Counts a refusal that has a reason; ordinary mistakes have none. */
+  count({ reason }: HttpError): void {
+    if (reason !== undefined) this.#counts.set(reason, (this.#counts.get(reason) ?? 0) + 1);
+  }
+
+  get byReason(): ReadonlyMap<string, number> {
+    return this.#counts;
+  }
+}
