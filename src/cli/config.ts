@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { messageOf, UsageError } from '../runtime/errors.ts';
 import type { Random } from '../runtime/random.ts';
-import { type Budget, DEFAULT_BUDGET, HELD_KINDS } from '../zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET, HELD_KINDS, RATE_KINDS } from '../zcopy/budget.ts';
 
 /** The options of `demo` and `serve`, as they were typed. */
 export interface ServiceOptions {
@@ -43,7 +43,10 @@ export interface ServiceConfig {
   readonly allowedHosts: readonly string[];
   readonly refreshHz: number;
   readonly output: OutputChoice;
+  /** Of each guest that has none of its own. */
   readonly budget: Budget;
+  /** By the guests' names. */
+  readonly guestBudgets: ReadonlyMap<string, Budget>;
   readonly logLevel: LogLevel;
   readonly json: boolean;
 }
@@ -62,13 +65,20 @@ const MIN_TOKEN_LENGTH = 16;
 const TOKEN_BYTES = 24;
 
 const amount = z.int().min(0);
+/** Nothing at all would not be a slow guest, but one that is never served. */
+const rate = z.int().min(1);
+const budgetSchema = z.strictObject({
+  ...Object.fromEntries(HELD_KINDS.map((kind) => [kind, amount.optional()])),
+  ...Object.fromEntries(RATE_KINDS.map((kind) => [kind, rate.optional()])),
+});
 const fileSchema = z.strictObject({
   listen: z.string().optional(),
   allowedHosts: z.array(z.string().min(1)).default([]),
   refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
   output: z.string().optional(),
   kms: z.record(z.string().min(1), z.string().min(1)).default({}),
-  budget: z.partialRecord(z.enum(HELD_KINDS), amount).default({}),
+  budget: budgetSchema.default({}),
+  guests: z.record(z.string().min(1), z.strictObject({ budget: budgetSchema })).default({}),
   logLevel: z.enum(LOG_LEVELS).optional(),
 });
 
@@ -81,6 +91,7 @@ export function serviceConfig(
   { random, logLevel }: ServiceDefaults,
 ): ServiceConfig {
   const file = readConfig(options.config);
+  const budget = { ...DEFAULT_BUDGET, ...file.budget };
   return {
     listen: parseListen(options.listen ?? file.listen ?? DEFAULT_LISTEN),
     token:
@@ -88,7 +99,10 @@ export function serviceConfig(
     allowedHosts: file.allowedHosts,
     refreshHz: file.refreshHz,
     output: parseOutput(options.output ?? file.output ?? DEFAULT_OUTPUT, file.kms),
-    budget: { ...DEFAULT_BUDGET, ...file.budget },
+    budget,
+    guestBudgets: new Map(
+      Object.entries(file.guests).map(([name, own]) => [name, { ...budget, ...own.budget }]),
+    ),
     logLevel: options.logLevel ?? file.logLevel ?? logLevel,
     json: options.json ?? false,
   };
