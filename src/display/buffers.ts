@@ -95,7 +95,8 @@ export class Buffers {
       throw new ProtocolViolation('backend-allocation', 'XEN_EOPNOTSUPP', detail);
     }
     checkBuffer(request, request.dataOffset);
-    const buffer = new DisplayBuffer(request, this.#guest.charge({ buffers: 1 }));
+    const charge = this.#guest.charge({ buffers: 1, bytes: request.bufferBytes });
+    const buffer = new DisplayBuffer(request, charge);
     this.#table.add(buffer);
     this.#guest.track(buffer);
     void buffer.gone.then(() => this.#table.delete(buffer));
@@ -138,6 +139,7 @@ export class Buffers {
 
   async #make(buffer: DisplayBuffer, request: CreateRequest): Promise<void> {
     try {
+      using _work = this.#guest.charge({ requests: 1 });
       if (request.backendAllocates) await this.#lend(buffer, request);
       else buffer.holds(await this.#import(request));
       buffer.made();
@@ -153,6 +155,7 @@ export class Buffers {
     const pages = Math.ceil(bufferBytes / PAGE_SIZE);
     // Held until the mapping has charged the same itself, so that a directory is not read in vain.
     using reserved = this.#guest.charge({ pages, refs: pages });
+    this.#guest.spend('mappedPagesPerSecond', pages);
     const refs = await readPageDirectory(domain.foreign, { domid, first: directory, pages });
     reserved[Symbol.dispose]();
     return this.#zcopy.fromRefs({
@@ -170,6 +173,7 @@ export class Buffers {
     const { domid, domain } = this.#guest;
     const { pages, dataOffset, byteLength } = buffer;
     using reserved = this.#guest.charge({ pages, refs: pages });
+    this.#guest.spend('mappedPagesPerSecond', pages);
     const memory = await this.#allocate(request, pages);
     reserved[Symbol.dispose]();
     const shared = await this.#zcopy.toRefs({ domid, memory, dataOffset, byteLength });

@@ -23,7 +23,8 @@ import type {
 } from '../xen/domain.ts';
 import type { GivenBack, LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
-import type { Account, Charge, Held } from './ledger.ts';
+import type { Held } from './budget.ts';
+import type { Account, Charge } from './ledger.ts';
 
 /** Charges, acquires, and undoes the charge when acquiring fails. */
 async function acquire<T extends AsyncDisposable>(

@@ -9,6 +9,7 @@ import type { Screen } from '../../src/outputs/screen.ts';
 import { UsageError } from '../../src/runtime/errors.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import { type DomId, domId } from '../../src/xen/ids.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { connectorInfo } from '../outputs/pictures.ts';
 
 /** What was sent to a guest, one readable line per event. */
@@ -49,6 +50,7 @@ export interface ScriptedGuest {
   readonly input: RecordingInput;
   held: Record<string, number>;
   readonly refused: Record<string, number>;
+  readonly throttled: Record<string, number>;
 }
 
 const HELD = {
@@ -81,6 +83,7 @@ export class ScriptedView implements DaemonView {
       input: new RecordingInput(),
       held: { ...HELD, quarantinedPages: 0 },
       refused: {},
+      throttled: {},
     };
     this.guests.set(guest.domid, guest);
     this.changed();
@@ -116,17 +119,14 @@ export class ScriptedView implements DaemonView {
 
   status(): DaemonStatus {
     return {
-      guests: [...this.guests.values()].map(({ domid, name, state, input, held, refused }) => ({
-        domid,
-        name,
-        state,
+      guests: [...this.guests.values()].map((guest) => ({
+        ...guest,
         displays: [...this.output.screens]
-          .filter(({ info }) => info.domid === domid)
+          .filter(({ info }) => info.domid === guest.domid)
           .map(displayStatus),
-        input: { state: input.state, area: input.area },
-        held,
+        input: { state: guest.input.state, area: guest.input.area },
+        budget: DEFAULT_BUDGET,
         buffers: [],
-        refused,
       })),
       host: {
         provider: 'scripted',

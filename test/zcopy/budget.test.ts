@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
-import { type Account, type Budget, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET, type HeldKind } from '../../src/zcopy/budget.ts';
+import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
 import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { Zcopy } from '../../src/zcopy/zcopy.ts';
 import { listed, type SharingWorld, sharing, TestDevice } from './world.ts';
@@ -27,8 +28,7 @@ const over = (kind: string) => (error: unknown) =>
   error instanceof ProtocolViolation && error.reason === `over-budget-${kind}`;
 
 /** What is held of some kinds, in their order. */
-const held = (account: Account, ...kinds: (keyof Budget)[]) =>
-  kinds.map((kind) => account.held[kind]);
+const held = (account: Account, ...kinds: HeldKind[]) => kinds.map((kind) => account.held[kind]);
 
 test('what is mapped and exported is charged until it is given back, and not at all when it is refused', () =>
   sharing(async (world) => {

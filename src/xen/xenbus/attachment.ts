@@ -6,12 +6,13 @@
 
 import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../../runtime/errors.ts';
-import type { Logger } from '../../runtime/runtime.ts';
+import type { Logger, Runtime } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
 import { distrust, type Untrusted } from '../untrusted.ts';
 import type { DeviceAddress, DeviceNodes } from './device-nodes.ts';
 import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
+import { PacedWatch } from './paced-watch.ts';
 import { readPeerNode } from './peer-node.ts';
 
 /** Longest value of a frontend's node that a driver gets to see, in characters. */
@@ -32,6 +33,7 @@ class Connection {
 }
 
 export interface AttachmentOptions {
+  readonly runtime: Runtime;
   readonly nodes: DeviceNodes;
   readonly address: DeviceAddress;
   readonly frontendPath: string;
@@ -75,9 +77,10 @@ export class Attachment implements BackendDevice {
   static async enter(options: AttachmentOptions): Promise<Attachment> {
     const attachment = new Attachment(options);
     try {
-      const { domain } = attachment.guest;
+      const { runtime, onChange } = options;
+      const { guest } = attachment;
       const path = `${attachment.frontendPath}/state`;
-      attachment.scope.own(await domain.store.watch(path, options.onChange));
+      attachment.scope.own(await PacedWatch.open({ runtime, guest, path, onChange }));
       return attachment;
     } catch (error) {
       await attachment.leave();
@@ -140,11 +143,15 @@ export class Attachment implements BackendDevice {
     connection.established = true;
   }
 
-  /** Whether what the connection was built from has been published anew in the meantime. */
+  /**
+   * Whether what the connection was built from has been published anew in the meantime. Asks for one node after
+   * the other: all guests' requests wait in one queue, and a device with many nodes has no more places there.
+   */
   async publishedAnew(): Promise<boolean> {
-    const published = [...(this.#connection?.published ?? [])];
-    const now = await Promise.all(published.map(([key]) => this.#readPublished(key)));
-    return published.some(([, value], index) => value !== now[index]);
+    for (const [key, value] of this.#connection?.published ?? []) {
+      if ((await this.#readPublished(key)) !== value) return true;
+    }
+    return false;
   }
 
   /** Releases everything that the connection holds. */

@@ -202,11 +202,11 @@ export class ServedDevice {
   async #attach({ frontendPath }: OwnNodes): Promise<Attachment> {
     if (this.#attachment && frontendPath === this.#frontendPath) return this.#attachment;
     await this.#leave();
-    const { guests, address, driver } = this.#options;
+    const { runtime, guests, address, driver } = this.#options;
     const stay = await guests.enter(address.domid);
     const onChange = () => this.kick();
     const nodes = this.#nodes;
-    const options = { nodes, address, frontendPath, driver, stay, onChange };
+    const options = { runtime, nodes, address, frontendPath, driver, stay, onChange };
     this.#attachment = await Attachment.enter(options);
     this.#frontendPath = frontendPath;
     return this.#attachment;
