@@ -33,6 +33,12 @@ export interface RawResponse {
   readonly rest: readonly number[];
 }
 
+/** Where the indices of a connector's rings begin: 0 with every driver that there is. */
+export interface RingStart {
+  readonly requests: number;
+  readonly events: number;
+}
+
 /** The rings of one connector of a raw frontend. */
 export class RawConnector {
   readonly control: Uint8Array;
@@ -46,11 +52,13 @@ export class RawConnector {
   #channel: EventChannel | undefined;
   #nextId = 0;
 
-  constructor(world: RawWorld, pages: SharedPages) {
+  constructor(world: RawWorld, pages: SharedPages, { requests, events }: RingStart) {
     this.#world = world;
     this.control = pages.bytes.subarray(0, PAGE_SIZE);
     this.events = pages.bytes.subarray(PAGE_SIZE);
     initRing(this.control, displSring);
+    this.words.set([requests, requests + 1, requests, requests + 1]);
+    new Uint32Array(this.events.buffer, this.events.byteOffset, 2).fill(events);
     this.ring = new FrontRing(this.control, displSring);
     this.eventRing = new EventConsumer(this.events, DISPLAY_EVENTS);
   }
@@ -120,6 +128,7 @@ export class RawFrontend implements FrontendDriver {
   readonly connectors: RawConnector[] = [];
   /** Changes what is published: values by key, null for none. */
   spoil: Readonly<Record<string, string | null>> = {};
+  startAt: RingStart = { requests: 0, events: 0 };
   /** Called before anything is published. */
   beforePublishing: () => void = () => {};
   connections = 0;
@@ -156,7 +165,7 @@ export class RawFrontend implements FrontendDriver {
     for (let index = 0; index < this.#count; index++) {
       const request = { domid: DOM0, pages: 2, writable: true };
       const pages = scope.own(await this.guest.grants.share(request));
-      const connector = new RawConnector(this.#world, pages);
+      const connector = new RawConnector(this.#world, pages, this.startAt);
       const channel = async (handler: () => void) =>
         scope.own(await this.guest.events.allocUnbound({ remote: DOM0, handler }));
       const control = await channel(() => connector.collect());
