@@ -235,6 +235,11 @@ export class Attack extends Rig<World> {
     return this.raw.guest;
   }
 
+  /** Pages full of its own pixel, but for what the test draws. */
+  override pages(count: number, draw: (words: Uint32Array) => void = () => {}): Promise<number> {
+    return super.pages(count, (words) => draw(words.fill(Attack.PIXEL)));
+  }
+
   /** Where its display is in xenstore. */
   get path(): string {
     return `/local/domain/${this.domid}/device/vdispl/0`;

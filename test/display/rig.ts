@@ -51,10 +51,11 @@ export class Rig<Host extends RigHost = DisplayHost> {
   }
 
   /** New pages and their directory. @returns the reference of the directory's first page */
-  async pages(count: number): Promise<number> {
+  async pages(count: number, draw: (words: Uint32Array) => void = () => {}): Promise<number> {
     const { grants } = this.raw.guest;
     const request = { domid: DOM0, pages: count, writable: false };
-    const { refs } = await this.host.run(grants.share(request));
+    const { bytes, refs } = await this.host.run(grants.share(request));
+    draw(new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4));
     const directory = await this.host.run(writePageDirectory(grants, { domid: DOM0, refs }));
     return directory.refs[0]!;
   }
