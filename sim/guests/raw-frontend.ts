@@ -131,6 +131,10 @@ export class RawFrontend implements FrontendDriver {
   startAt: RingStart = { requests: 0, events: 0 };
   /** Called before anything is published. */
   beforePublishing: () => void = () => {};
+  /** What an honest driver would have published the last time, by key. */
+  published: Readonly<Record<string, string>> = {};
+  /** The event channels of the present connection. */
+  readonly channels: EventChannel[] = [];
   connections = 0;
   failure: Error | undefined;
   readonly #world: RawWorld;
@@ -161,6 +165,7 @@ export class RawFrontend implements FrontendDriver {
 
   async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
     this.connectors.length = 0;
+    this.channels.length = 0;
     const nodes: Record<string, string> = {};
     for (let index = 0; index < this.#count; index++) {
       const request = { domid: DOM0, pages: 2, writable: true };
@@ -171,12 +176,14 @@ export class RawFrontend implements FrontendDriver {
       const control = await channel(() => connector.collect());
       const events = await channel(() => connector.collectEvents());
       connector.use(control);
+      this.channels.push(control, events);
       this.connectors.push(connector);
       nodes[`${index}/req-ring-ref`] = String(pages.refs[0]);
       nodes[`${index}/req-event-channel`] = String(control.port);
       nodes[`${index}/evt-ring-ref`] = String(pages.refs[1]);
       nodes[`${index}/evt-event-channel`] = String(events.port);
     }
+    this.published = nodes;
     this.beforePublishing();
     const spoiled = Object.entries({ ...nodes, ...this.spoil });
     return Object.fromEntries(spoiled.filter((node): node is [string, string] => node[1] !== null));

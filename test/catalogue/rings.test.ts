@@ -292,7 +292,8 @@ test('G1: a guest that crashes anywhere in its work leaves nothing behind', asyn
     t.connector.push();
     for (let steps = random.below(150); steps > 0; steps--) await world.runtime.step();
     t.guest.crash();
-    await world.verdict([t.guest]);
+    await world.ends([t.guest]);
   }
+  await world.verdict([]);
   await world.close();
 });

@@ -178,6 +178,12 @@ export class World implements RawWorld, RigHost {
   /** Everything that has to be so whatever a guest did, while it is there and after it has gone. */
   async verdict(hostile: readonly Guest[]): Promise<void> {
     await this.#honestGoesOn();
+    await this.ends(hostile);
+    await this.#honestGoesOn();
+  }
+
+  /** Takes hostile guests away, of whom nothing may be left then. */
+  async ends(hostile: readonly Guest[]): Promise<void> {
     for (const guest of hostile) await this.run(guest.destroy());
     await this.until(
       () => hostile.every(({ domid }) => this.statusOf(domid) === undefined),
@@ -187,7 +193,6 @@ export class World implements RawWorld, RigHost {
       hostile.some(({ domid }) => line.includes(`domain ${domid} `)),
     );
     assert.deepEqual(left, [], 'what is left of the hostile guest');
-    await this.#honestGoesOn();
   }
 
   async #honestGoesOn(): Promise<void> {
@@ -250,6 +255,11 @@ export class Attack extends Rig<World> {
     const { store } = this.domain;
     const path = `${this.path}/${key}`;
     await this.world.run(value === null ? store.remove(path) : store.write(path, value));
+  }
+
+  /** How often the daemon has refused it something for that reason, also before it has a row. */
+  refusedFor(reason: string): number {
+    return this.world.statusOf(this.domid)?.refused[reason] ?? 0;
   }
 
   /** What the daemon has refused it, by reason. */
