@@ -33,6 +33,12 @@ export interface RawResponse {
   readonly rest: readonly number[];
 }
 
+/** Where the indices of a connector's rings begin: 0 with every driver that there is. */
+export interface RingStart {
+  readonly requests: number;
+  readonly events: number;
+}
+
 /** The rings of one connector of a raw frontend. */
 export class RawConnector {
   readonly control: Uint8Array;
@@ -46,11 +52,13 @@ export class RawConnector {
   #channel: EventChannel | undefined;
   #nextId = 0;
 
-  constructor(world: RawWorld, pages: SharedPages) {
+  constructor(world: RawWorld, pages: SharedPages, { requests, events }: RingStart) {
     this.#world = world;
     this.control = pages.bytes.subarray(0, PAGE_SIZE);
     this.events = pages.bytes.subarray(PAGE_SIZE);
     initRing(this.control, displSring);
+    this.words.set([requests, requests + 1, requests, requests + 1]);
+    new Uint32Array(this.events.buffer, this.events.byteOffset, 2).fill(events);
     this.ring = new FrontRing(this.control, displSring);
     this.eventRing = new EventConsumer(this.events, DISPLAY_EVENTS);
   }
@@ -120,8 +128,13 @@ export class RawFrontend implements FrontendDriver {
   readonly connectors: RawConnector[] = [];
   /** Changes what is published: values by key, null for none. */
   spoil: Readonly<Record<string, string | null>> = {};
+  startAt: RingStart = { requests: 0, events: 0 };
   /** Called before anything is published. */
   beforePublishing: () => void = () => {};
+  /** What an honest driver would have published the last time, by key. */
+  published: Readonly<Record<string, string>> = {};
+  /** The event channels of the present connection. */
+  readonly channels: EventChannel[] = [];
   connections = 0;
   failure: Error | undefined;
   readonly #world: RawWorld;
@@ -152,22 +165,25 @@ export class RawFrontend implements FrontendDriver {
 
   async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
     this.connectors.length = 0;
+    this.channels.length = 0;
     const nodes: Record<string, string> = {};
     for (let index = 0; index < this.#count; index++) {
       const request = { domid: DOM0, pages: 2, writable: true };
       const pages = scope.own(await this.guest.grants.share(request));
-      const connector = new RawConnector(this.#world, pages);
+      const connector = new RawConnector(this.#world, pages, this.startAt);
       const channel = async (handler: () => void) =>
         scope.own(await this.guest.events.allocUnbound({ remote: DOM0, handler }));
       const control = await channel(() => connector.collect());
       const events = await channel(() => connector.collectEvents());
       connector.use(control);
+      this.channels.push(control, events);
       this.connectors.push(connector);
       nodes[`${index}/req-ring-ref`] = String(pages.refs[0]);
       nodes[`${index}/req-event-channel`] = String(control.port);
       nodes[`${index}/evt-ring-ref`] = String(pages.refs[1]);
       nodes[`${index}/evt-event-channel`] = String(events.port);
     }
+    this.published = nodes;
     this.beforePublishing();
     const spoiled = Object.entries({ ...nodes, ...this.spoil });
     return Object.fromEntries(spoiled.filter((node): node is [string, string] => node[1] !== null));
