@@ -20,7 +20,8 @@ import type { ScreenOutput, ScreenOutputOptions } from '../../src/outputs/screen
 import { type Logger, sleep } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { DomId } from '../../src/xen/ids.ts';
-import { type Account, type Budget, DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import type { Account } from '../../src/zcopy/ledger.ts';
 import type { RecordingOutput } from '../display/recording-output.ts';
 import { HEIGHT, Rig, type RigHost, WIDTH } from '../display/rig.ts';
 import { HONEST_SIZE, HonestGuest } from './honest-guest.ts';
