@@ -199,7 +199,7 @@ test('R6: buffers at the boundary of 64 full directory pages, and beyond the bud
       await expectCreate(t, { what: 'beyond the budget', ...beyond });
       assert.deepEqual(t.refused, { 'over-budget-pages': 1 });
     },
-    { budget: { pages: 66_000, refs: 132_000 } },
+    { budget: { bytes: 67_000 * PAGE_WORDS * 4, pages: 66_000, refs: 132_000 } },
   ));
 
 test('R2: a directory that changes while it is read names the pages that were copied', async () => {

@@ -2,6 +2,7 @@
 // for a while, so that a flood of writes costs its sender, and xenstored nothing on our behalf (XSA-349).
 //
 // Setting a watch fires it, so nothing is lost that way: whoever listens looks once more, and sees what is there now.
+// That event is our own doing, and not on the guest's bill: it would be the reason for the next pause, for ever.
 
 import { ProtocolViolation, SysError } from '../../runtime/errors.ts';
 import { type Runtime, sleep } from '../../runtime/runtime.ts';
@@ -24,6 +25,8 @@ export class PacedWatch implements AsyncDisposable {
   readonly #options: PacedWatchOptions;
   readonly #closing = new AbortController();
   #watch: XenstoreWatch | undefined;
+  /** Set, and its own event has not come yet. */
+  #firing = false;
   #resting: Promise<void> | undefined;
 
   private constructor(options: PacedWatchOptions) {
@@ -45,12 +48,17 @@ export class PacedWatch implements AsyncDisposable {
 
   async #set(): Promise<void> {
     const { guest, path } = this.#options;
+    this.#firing = true;
     this.#watch = await guest.domain.store.watch(path, () => this.#onEvent());
   }
 
   #onEvent(): void {
     const { guest, onChange } = this.#options;
     onChange();
+    if (this.#firing) {
+      this.#firing = false;
+      return;
+    }
     guest.spend('storeEventsPerSecond', 1);
     if (this.#resting !== undefined) return;
     const rest = guest.rest('storeEventsPerSecond', this.#closing.signal);
