@@ -4,7 +4,6 @@
 // once it is gone, and no assertion of ours went off on the way.
 
 import assert from 'node:assert/strict';
-import pino from 'pino';
 import { RawFrontend, type RawWorld } from '../../sim/guests/raw-frontend.ts';
 import { Daemon } from '../../src/daemon/daemon.ts';
 import type { GuestStatus } from '../../src/daemon/status.ts';
@@ -17,8 +16,8 @@ import { BrowserOutput } from '../../src/outputs/browser/browser-output.ts';
 import type { OutputStatus } from '../../src/outputs/output-status.ts';
 import type { Screen } from '../../src/outputs/screen.ts';
 import type { ScreenOutput, ScreenOutputOptions } from '../../src/outputs/screen-output.ts';
-import { type Logger, sleep } from '../../src/runtime/runtime.ts';
-import { VirtualRuntime } from '../../src/runtime/virtual.ts';
+import { sleep } from '../../src/runtime/runtime.ts';
+import type { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import type { Account } from '../../src/zcopy/ledger.ts';
@@ -26,6 +25,7 @@ import type { RecordingOutput } from '../display/recording-output.ts';
 import { HEIGHT, Rig, type RigHost, WIDTH } from '../display/rig.ts';
 import { HONEST_SIZE, HonestGuest } from './honest-guest.ts';
 import { type Before, intercepted } from './intercepted.ts';
+import { defectsOf, LoggedRuntime, runUntilSettled } from './logged-runtime.ts';
 
 const MACHINE_FRAMES = 16_384;
 const REFRESH_HZ = 60;
@@ -35,10 +35,6 @@ const POOL_PAGES = 64;
 const STEPS_MAX = 400_000;
 /** Flips that the honest guest makes before the attack, and after it. */
 const FLIPS_AROUND = 5;
-/** What the log says of errors that are neither a guest's nor the system's. */
-const DEFECT =
-  /AssertionError|AggregateError|TypeError|RangeError|ReferenceError|a defect of ours|ERR_ASSERTION/;
-
 export interface WorldOptions {
   readonly seed?: number;
   readonly budget?: Partial<Budget>;
@@ -55,15 +51,6 @@ export interface AttackOptions extends WorldOptions {
   readonly devices?: GuestDevices;
   /** False when the test starts the frontend itself. */
   readonly connect?: boolean;
-}
-
-/** Virtual time, with a log that is kept. */
-class LoggedRuntime extends VirtualRuntime {
-  readonly lines: string[] = [];
-  override readonly log: Logger = pino(
-    { level: 'warn' },
-    { write: (line) => void this.lines.push(line) },
-  );
 }
 
 /** The hostile guest's connectors show on a recording, all others on ordinary screens. */
@@ -202,12 +189,7 @@ export class World implements RawWorld, RigHost {
     const status = this.statusOf(this.honest.guest.domid);
     assert.equal(status?.state, 'connected');
     assert.deepEqual(status.refused, {});
-    assert.deepEqual(this.defects, []);
-  }
-
-  /** What the log has of bugs of ours. */
-  get defects(): readonly string[] {
-    return this.runtime.lines.filter((line) => DEFECT.test(line));
+    assert.deepEqual(defectsOf(this.runtime), []);
   }
 
   async close(): Promise<void> {
@@ -217,7 +199,7 @@ export class World implements RawWorld, RigHost {
     await this.run(Promise.resolve(this.daemon[Symbol.asyncDispose]()));
     assert.deepEqual(leakReport(this.host.hypervisor.books()), []);
     await this.run(Promise.resolve(this.host[Symbol.asyncDispose]()));
-    assert.deepEqual(this.defects, []);
+    assert.deepEqual(defectsOf(this.runtime), []);
   }
 }
 
@@ -297,12 +279,6 @@ export async function survives(
   await world.close();
 }
 
-async function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps: STEPS_MAX });
-  return promise;
+function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
+  return runUntilSettled(runtime, promise, STEPS_MAX);
 }
