@@ -121,6 +121,7 @@ export class FrontendConnector {
 
   /** Handler of the control ring's event channel. */
   readonly onResponses = (): void => {
+    if (this.#closed) return;
     try {
       do {
         for (;;) {
@@ -136,6 +137,7 @@ export class FrontendConnector {
 
   /** Handler of the event page's event channel. */
   readonly onEvents = (): void => {
+    if (this.#closed) return;
     try {
       for (let left = this.#events.slots; left > 0; left--) {
         const event = this.#events.next();

@@ -174,6 +174,9 @@ test('a backend that breaks the protocol is given up, and whoever waits learns o
     breakIt(rig);
     brokenBy(rig.failures, reason);
     assert.equal(await waiting, 'ENOTCONN', reason);
+    rig.connector.onResponses();
+    rig.connector.onEvents();
+    assert.equal(rig.failures.length, 1, 'what was given up is not looked at any more');
     await assert.rejects(rig.connector.request(DESTROY), SysError);
   }
 });
