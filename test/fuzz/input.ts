@@ -80,6 +80,7 @@ class KeyboardRig {
       runtime: this.runtime,
       page: this.page,
       signal: this.#abort.signal,
+      guest: { spend: () => {}, rest: () => undefined },
       notify: () => {},
       fail: (error) => this.failures.push(error),
       onUnknownEvent: () => {},
