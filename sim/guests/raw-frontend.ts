@@ -9,7 +9,7 @@ import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
-import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
+import type { Domain, EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { EventConsumer } from '../../src/xen/event-page.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import { FrontRing, initRing } from '../../src/xen/ring.ts';
@@ -122,9 +122,10 @@ export class RawConnector {
   }
 }
 
-export class RawFrontend implements FrontendDriver {
+/** On the hypervisor in this process, or wherever `guest` is. */
+export class RawFrontend<Guest extends Domain = GuestDomain> implements FrontendDriver {
   readonly type = 'vdispl';
-  readonly guest: GuestDomain;
+  readonly guest: Guest;
   readonly connectors: RawConnector[] = [];
   /** Changes what is published: values by key, null for none. */
   spoil: Readonly<Record<string, string | null>> = {};
@@ -141,7 +142,7 @@ export class RawFrontend implements FrontendDriver {
   readonly #count: number;
   #device: FrontendDevice | undefined;
 
-  constructor(world: RawWorld, guest: GuestDomain, { connectors }: { connectors: number }) {
+  constructor(world: RawWorld, guest: Guest, { connectors }: { connectors: number }) {
     this.#world = world;
     this.guest = guest;
     this.#count = connectors;
