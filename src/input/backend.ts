@@ -5,7 +5,6 @@
 
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Scope } from '../runtime/scope.ts';
-import type { EventChannel } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
 import type { GuestInput } from './guest-input.ts';
@@ -90,21 +89,23 @@ export class KeyboardBackend implements BackendDriver {
     const input = this.#byDevice.get(device)!;
     const { page: ref, port: remotePort, wishes } = await readPublished(device);
     const page = scope.own(await domain.foreign.map({ domid, refs: [ref], writable: true }));
-    let channel: EventChannel | undefined;
-    const connection = new KbdConnection({
+    let connection: KbdConnection | undefined;
+    const handler = () => connection?.onNotification();
+    const channel = scope.own(
+      await domain.events.bindInterdomain({ remote: domid, remotePort, handler }),
+    );
+    // What an earlier daemon left may be taken back this moment, and the page be one of something else.
+    await device.confirmPublished();
+    connection = new KbdConnection({
       runtime,
       page: page.bytes,
       signal: scope.signal,
       guest,
-      notify: () => channel?.notify(),
+      notify: () => channel.notify(),
       fail: (error) => device.fail(error),
       onUnknownEvent: () => guest.countRefusal('unknown-out-event'),
       contacts: wishes.multiTouch ? (input.offer.touch?.contacts ?? 0) : 0,
     });
-    const handler = connection.onNotification;
-    channel = scope.own(
-      await domain.events.bindInterdomain({ remote: domid, remotePort, handler }),
-    );
     input.connect(connection, wishes);
     scope.defer(() => input.disconnect());
     connection.flush();

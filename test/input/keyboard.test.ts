@@ -6,6 +6,7 @@ import { GuestInputs, KeyboardBackend } from '../../src/input/backend.ts';
 import { KeyboardFrontend } from '../../src/input/frontend.ts';
 import type { GuestInput } from '../../src/input/guest-input.ts';
 import { decodeKbdEvent, FIRST_BUTTON, type KbdEvent } from '../../src/input/kbd-events.ts';
+import type { Domain, MapRequest } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
 import { BackendBus } from '../../src/xen/xenbus/backend-bus.ts';
 import {
@@ -24,11 +25,13 @@ function keyboard(domid: DomId): PvDevice {
   return { backendDomid: DOM0, backendType: 'vinput', domid, frontendType: 'vkbd', devid: 0 };
 }
 
-async function openBus(world: World) {
-  const { runtime, dom0: domain } = world;
+async function openBus(world: World, domain: Domain = world.dom0) {
+  const { runtime } = world;
   const inputs = new GuestInputs();
   const driver = new KeyboardBackend({ runtime, type: 'vinput', inputs });
-  const bus = await world.run(BackendBus.open({ runtime, domain, driver, guests: world.guests() }));
+  const bus = await world.run(
+    BackendBus.open({ runtime, domain, driver, guests: world.guests(domain) }),
+  );
   return { bus, inputs };
 }
 
@@ -390,6 +393,44 @@ test('keys that a daemon left down when it died are released by the next one', a
   assert.deepEqual(down(events), new Set());
   assert(released.some((event) => event.kind === 'up' && event.contact === 2));
   assert(released.every((event) => event.kind !== 'key' || !event.pressed));
+  await world.run(next.bus.close());
+});
+
+test('a page is not written to when its frontend began anew while it was mapped (killed at step 472, seed 1)', async () => {
+  const { world, bus, inputs, guest, device } = await host();
+  const front = await rawKeyboard(world, guest, device);
+  await connected(world, inputs, guest.domid);
+  await front.state('4');
+  await world.run(bus.close());
+  // A page with a history, as a daemon that was killed leaves it: its successor releases all keys in it.
+  front.view.setUint32(0, front.view.getUint32(4, true) + 1, true);
+  front.view.setUint32(4, front.view.getUint32(4, true) + 1, true);
+  await front.state('4');
+  const { foreign } = world.dom0;
+  let maps = 0;
+  const domain = Object.create(world.dom0, {
+    foreign: {
+      value: {
+        map: async (request: MapRequest) => {
+          maps += 1;
+          // The frontend says that it begins anew, and its page is one of something else from now on.
+          if (maps === 1) {
+            await guest.store.write(`${devicePaths(device).frontend}/state`, '7');
+            front.page.bytes.fill(0x77);
+          }
+          return foreign.map(request);
+        },
+      },
+    },
+  }) as Domain;
+  const next = await openBus(world, domain);
+  await world.until(() => maps === 1, 'the page is mapped');
+  await world.idle();
+  assert(front.page.bytes.every((byte) => byte === 0x77));
+  assert.equal(await world.backendState(device), '6');
+  front.page.bytes.fill(0);
+  await front.state('3');
+  await connected(world, next.inputs, guest.domid);
   await world.run(next.bus.close());
 });
 

@@ -14,21 +14,30 @@ import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
 import { PacedWatch } from './paced-watch.ts';
 import { readPeerNode } from './peer-node.ts';
+import { parseState, type XenbusState } from './states.ts';
 
 /** Longest value of a frontend's node that a driver gets to see, in characters. */
 const FRONTEND_VALUE_CHARS_MAX = 256;
 /** Most nodes that one connection can depend on: 256 connectors of a display with 6 each, and some. */
 const PUBLISHED_NODES_MAX = 2048;
 
+/** The frontend has begun something new while it was being connected: there is nothing wrong, and nothing to serve yet. */
+export class FrontendMovedOn extends Error {
+  override readonly name = 'FrontendMovedOn';
+}
+
 class Connection {
   readonly scope: Scope;
+  /** What the frontend showed when we began to connect. */
+  readonly frontend: XenbusState;
   /** What the driver read of the frontend's directory while connecting, by key. */
   readonly published = new Map<string, string | undefined>();
   established = false;
   failure: Error | undefined;
 
-  constructor(scope: Scope) {
+  constructor(scope: Scope, frontend: XenbusState) {
     this.scope = scope;
+    this.frontend = frontend;
   }
 }
 
@@ -132,11 +141,19 @@ export class Attachment implements BackendDevice {
     this.#onChange();
   }
 
-  /** Lets the driver connect. Rejects with its failure; `disconnect` is due then too. */
-  async connect(): Promise<void> {
+  async confirmPublished(): Promise<void> {
+    const connection = this.#connection;
+    assert(connection && !connection.established, 'confirmed while nothing is being connected');
+    const same = parseState(await this.readState()) === connection.frontend;
+    if (!same || (await this.publishedAnew())) throw new FrontendMovedOn(this.frontendPath);
+  }
+
+  /** Lets the driver connect to the `frontend` in that state. Rejects with its failure; `disconnect` is due then too. */
+  async connect(frontend: XenbusState): Promise<void> {
     assert(!this.#connection, 'connected already');
     this.#connections += 1;
-    const connection = new Connection(this.scope.child(`connection-${this.#connections}`));
+    const scope = this.scope.child(`connection-${this.#connections}`);
+    const connection = new Connection(scope, frontend);
     this.#connection = connection;
     await this.#driver.connect(this, connection.scope);
     if (connection.failure) throw connection.failure;

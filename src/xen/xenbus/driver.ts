@@ -96,6 +96,13 @@ export interface BackendDevice {
    */
   readFrontend(key: string): Promise<Untrusted<string> | undefined>;
   /**
+   * While connecting, once everything is mapped and before anything is written: whether the frontend still is where it
+   * was, so that what was mapped is what it means. A frontend that starts anew says so before it takes pages back, and
+   * uses their references again for others.
+   * @throws FrontendMovedOn, which ends the connecting and is nobody's fault
+   */
+  confirmPublished(): Promise<void>;
+  /**
    * Gives up on this connection: writes the reason to the device's `error` node, releases everything
    * the connection held and goes Closing, Closed, then waits for the frontend to start anew.
    * Safe to call at any time, also from an event handler; only the first call of a connection counts.

@@ -21,7 +21,7 @@ import { RateLimit } from '../../runtime/rate-limit.ts';
 import { type Logger, type Runtime, sleep, type Timer } from '../../runtime/runtime.ts';
 import { GrantMapError } from '../domain.ts';
 import type { Xenstore } from '../xenstore.ts';
-import { Attachment } from './attachment.ts';
+import { Attachment, FrontendMovedOn } from './attachment.ts';
 import { type DeviceAddress, DeviceNodes, type OwnNodes } from './device-nodes.ts';
 import type { BackendDriver } from './driver.ts';
 import type { Guests } from './guests.ts';
@@ -184,7 +184,14 @@ export class ServedDevice {
   }
 
   async #connect(attachment: Attachment): Promise<void> {
-    await attachment.connect();
+    try {
+      await attachment.connect(this.#frontend ?? 0);
+    } catch (error) {
+      if (!(error instanceof FrontendMovedOn)) throw error;
+      await attachment.disconnect();
+      this.kick();
+      return;
+    }
     this.#connectedAtMs = this.#options.runtime.nowMs();
     await this.#show(XenbusStateConnected);
     attachment.log.info('connected');
