@@ -4,6 +4,7 @@
 
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
+import { benchFair } from './fair.ts';
 import { benchFlip } from './flip.ts';
 import { benchLab } from './lab.ts';
 import { benchShare } from './share.ts';
@@ -14,9 +15,10 @@ type Figures = Record<string, number>;
 const BENCHMARKS: Readonly<Record<string, () => Promise<Figures>>> = {
   flip: benchFlip,
   share: benchShare,
+  fair: benchFair,
   lab: benchLab,
 };
-const BY_DEFAULT = ['flip', 'share'];
+const BY_DEFAULT = ['flip', 'share', 'fair'];
 
 const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((name) => !(name in BENCHMARKS));

@@ -66,6 +66,8 @@ export function budgetOf({ maxShares, maxBytes }: AcceptRule): Budget {
     // Once for the view, once for a dma-buf.
     refs: 2 * pages,
     mappings: maxShares * MAPPINGS_PER_SHARE,
+    // However scattered; who opens a share wants it.
+    areas: pages,
     ports: maxShares,
     watches: 1,
     connectors: 0,

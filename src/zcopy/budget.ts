@@ -14,6 +14,8 @@ export const HELD_KINDS = [
   'pages',
   'refs',
   'mappings',
+  /** Entries of this process's memory map (vm.max_map_count), which all guests share. */
+  'areas',
   'ports',
   'watches',
   'connectors',
@@ -55,6 +57,10 @@ export const DEFAULT_BUDGET: Budget = {
   // Each page once in our view and once in a dma-buf.
   refs: 2 * PAGES,
   mappings: 256,
+  // On a Xen host a mapping takes one, wherever its pages are. In process it takes one for each run of consecutive
+  // frames, of which buffers have few; a guest without manners has as many as it has pages, and twenty of those fit
+  // into a process.
+  areas: 2048,
   // Two for each connector; the rest for keyboards.
   ports: 40,
   watches: 32,

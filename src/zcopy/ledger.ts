@@ -91,9 +91,7 @@ export class Account {
     for (const [kind, amount] of entries) {
       assert(Number.isInteger(amount) && amount >= 0, `a charge of ${amount} ${kind}`);
       const wanted = this.#held[kind] + amount;
-      if (wanted <= this.budget[kind]) continue;
-      const detail = `${wanted} ${kind} wanted, ${this.budget[kind]} allowed for domain ${this.domid}`;
-      throw new ProtocolViolation(`over-budget-${kind}`, 'XEN_ENOMEM', detail);
+      if (wanted > this.budget[kind]) throw this.overBudget(kind, `${wanted} ${kind} wanted`);
     }
     if ((amounts.buffers ?? 0) > 0) this.#checkQuarantine();
     for (const [kind, amount] of entries) this.#held[kind] += amount;
@@ -105,6 +103,17 @@ export class Account {
         for (const [kind, amount] of entries) this.#giveBack(kind, amount);
       },
     };
+  }
+
+  /** How much more of a kind there may be. */
+  left(kind: HeldKind): number {
+    return Math.max(0, this.#budget[kind] - this.held[kind]);
+  }
+
+  /** The violation by which more of a kind is refused than the budget has. */
+  overBudget(kind: HeldKind, what: string): ProtocolViolation {
+    const detail = `${what}, ${this.#budget[kind]} allowed for domain ${this.domid}`;
+    return new ProtocolViolation(`over-budget-${kind}`, 'XEN_ENOMEM', detail);
   }
 
   /** Enters a buffer by name; it leaves by itself. What it holds is charged besides. */
@@ -131,8 +140,7 @@ export class Account {
   #checkQuarantine(): void {
     const pages = this.#quarantinedPages;
     if (pages <= this.budget.quarantinedPages) return;
-    const detail = `${pages} pages in quarantine, ${this.budget.quarantinedPages} allowed for domain ${this.domid}`;
-    throw new ProtocolViolation('over-budget-quarantinedPages', 'XEN_ENOMEM', detail);
+    throw this.overBudget('quarantinedPages', `${pages} pages in quarantine`);
   }
 
   #giveBack(kind: HeldKind, amount: number): void {

@@ -45,7 +45,7 @@ class Foreign {
       if (!isDirectory) await this.beforeUnmap();
       this.mapped -= 1;
     };
-    return { domid, pages: refs.length, writable, bytes, [Symbol.asyncDispose]: release };
+    return { domid, pages: refs.length, areas: 1, writable, bytes, [Symbol.asyncDispose]: release };
   }
 }
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { DOM0, type Gref } from '../../src/xen/ids.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
 import { type Budget, DEFAULT_BUDGET, type HeldKind } from '../../src/zcopy/budget.ts';
 import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
@@ -131,4 +131,24 @@ test('a row that was opened again stays when the old buffers are gone', () =>
     assert.deepEqual([...ledger.accounts], [account]);
     ledger.close(account);
     assert.deepEqual([...ledger.accounts], []);
+  }));
+
+test('pages without neighbours take the guest’s own share of the memory map, and no more of it', () =>
+  sharing(async (world) => {
+    const { alice, domid, account, domain } = setUp(world, { areas: 2 * PAGES });
+    const { run, mapped } = world;
+    const { refs } = await alice.grants.share({ domid: DOM0, pages: 2 * PAGES, writable: true });
+    const apart = [...refs].reverse();
+    const map = (some: readonly Gref[]) =>
+      run(domain.foreign.map({ domid, refs: some, writable: false }));
+    const first = await map(apart.slice(0, PAGES));
+    const neighbours = await map(refs);
+    assert.deepEqual(held(account, 'areas', 'mappings'), [PAGES + 1, 2]);
+    await assert.rejects(map(apart.slice(PAGES)), over('areas'));
+    assert.deepEqual(held(account, 'areas', 'mappings', 'pages'), [PAGES + 1, 2, 3 * PAGES]);
+    assert.equal(mapped(), 3 * PAGES, 'what is refused is not mapped');
+    await run(neighbours[Symbol.asyncDispose]());
+    await run((await map(apart.slice(PAGES)))[Symbol.asyncDispose]());
+    await run(first[Symbol.asyncDispose]());
+    assert(account.empty);
   }));
