@@ -80,6 +80,7 @@ class GuestPages implements Pick<ForeignMemory, 'map'> {
       domid: GUEST,
       pages: refs.length,
       writable: true,
+      areas: 1,
       bytes,
       [Symbol.asyncDispose]: release,
     };
