@@ -59,6 +59,7 @@ async function setUp(changes: Partial<ConnectorParts> = {}) {
       framebuffer: () => framebuffer,
     },
     output: await new NullOutput({ runtime }).connect(INFO),
+    confined: (work) => work,
     refusals: new Refusals(runtime, device),
     controlPage,
     eventPage: new Uint8Array(PAGE_SIZE),

@@ -120,6 +120,7 @@ export class ScriptedView implements DaemonView {
         domid,
         name,
         state,
+        services: [],
         displays: [...this.output.screens]
           .filter(({ info }) => info.domid === domid)
           .map(displayStatus),
