@@ -62,7 +62,7 @@ async function open(scope: Scope): Promise<Bench> {
     const budget = DEFAULT_BUDGET;
     return openGuest({ runtime, domain: host.dom0, ledger, budget, domid, name: 'bench' }).context;
   });
-  const driver = new DisplayBackend({ runtime, output: new NullOutput({ runtime }) });
+  const driver = new DisplayBackend({ output: new NullOutput({ runtime }) });
   scope.own(await BackendBus.open({ runtime, domain: host.dom0, driver, guests }));
   const displays = [{ uniqueId: 'bench', width: 3840, height: 2160 }];
   const guest = await host.createGuest({ name: 'bench', displays });

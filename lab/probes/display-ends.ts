@@ -45,7 +45,7 @@ async function open(scope: Scope, beAlloc: boolean): Promise<Ends> {
   const guests = new Guests(
     (domid) => openGuest({ runtime, domain, ledger, budget, domid, name: 'probe' }).context,
   );
-  const driver = new DisplayBackend({ runtime, output });
+  const driver = new DisplayBackend({ output });
   scope.own(await BackendBus.open({ runtime, domain, driver, guests }));
   const readOnlyFrontend = {
     'be-alloc': beAlloc ? '1' : '0',

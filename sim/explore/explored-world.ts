@@ -176,13 +176,14 @@ export class ExploredWorld implements Disposable {
     });
     const { scope } = context;
     const device = deviceOf({
+      runtime,
       guest,
       context,
       fail: (error) => guest.complaints.push(String(error)),
     });
     this.#served.push({ guest, account, scope, closing: false });
     const connection = scope.child('connection');
-    await Connection.open({ runtime, output: this.#output(), device, scope: connection });
+    await Connection.open({ output: this.#output(), device, scope: connection });
   }
 
   #output(): DisplayOutput {
@@ -285,14 +286,16 @@ function isReadable(picture: { readonly bytes: Uint8Array }): boolean {
 }
 
 interface DeviceParts {
+  readonly runtime: Runtime;
   readonly guest: ExploredGuest;
   readonly context: BackendDevice['guest'];
   readonly fail: (error: Error) => void;
 }
 
 /** The device as the backend would have it of xenbus, connected. */
-function deviceOf({ guest, context, fail }: DeviceParts): BackendDevice {
+function deviceOf({ runtime, guest, context, fail }: DeviceParts): BackendDevice {
   return {
+    runtime,
     guest: context,
     type: 'vdispl',
     devid: 0,
@@ -307,6 +310,8 @@ function deviceOf({ guest, context, fail }: DeviceParts): BackendDevice {
       return value === undefined ? undefined : distrust(value);
     },
     confirmPublished: async () => {},
+    // What is thrown is to be seen by the search.
+    confined: (work) => work,
     fail,
   };
 }

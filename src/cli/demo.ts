@@ -6,6 +6,7 @@ import { SystemRandom } from '../runtime/random.ts';
 import { stderrLogger, systemRuntime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
 import { type ServiceOptions, serviceConfig, wholeNumber } from './config.ts';
+import { endOnDefect } from './crash-only.ts';
 import { DemoMachine } from './demo/machine.ts';
 import { announce, interrupted, startService } from './service.ts';
 
@@ -25,6 +26,7 @@ export async function demo(options: DemoOptions): Promise<void> {
   const config = serviceConfig(options, { random: new SystemRandom(), logLevel: 'warn' });
   const guests = wholeNumber(options.guests, { option: '--guests', min: 1, max: MAX_GUESTS });
   const runtime = systemRuntime(stderrLogger(config.logLevel));
+  endOnDefect(runtime.log);
   const scope = new Scope('demo');
   try {
     const machine = scope.own(await DemoMachine.start(runtime, { guests }));

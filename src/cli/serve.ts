@@ -8,6 +8,7 @@ import { SystemRandom } from '../runtime/random.ts';
 import { stderrLogger, systemRuntime } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
 import { type OutputChoice, type ServiceOptions, serviceConfig } from './config.ts';
+import { endOnDefect } from './crash-only.ts';
 import { announce, interrupted, startService } from './service.ts';
 
 const ADVICE = `Give a guest a screen with vdispl and vkb in its xl configuration, then xl create.
@@ -19,6 +20,7 @@ export async function serve(options: ServiceOptions): Promise<void> {
   const host = await probeHost(process.env);
   requireServable(host);
   const runtime = systemRuntime(stderrLogger(config.logLevel));
+  endOnDefect(runtime.log);
   const scope = new Scope('serve');
   try {
     const domain = scope.own(await openLinuxDomain({ runtime }));

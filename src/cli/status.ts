@@ -1,6 +1,6 @@
 // `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
 
-import type { BufferStatus, DaemonStatus, GuestStatus } from '../daemon/status.ts';
+import type { BufferStatus, DaemonStatus, GuestStatus, ServiceStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
 import { readToken } from './tokens.ts';
 
@@ -62,6 +62,7 @@ function render({ guests, host }: DaemonStatus): string {
           `(${flipsPerSecond.toFixed(1)}/s), ${display.bytesCopied} bytes copied, by ${display.path}`,
       );
     }
+    lines.push(...guest.services.filter(({ restarts }) => restarts > 0).map(serviceLine));
     lines.push(`  holds ${shares(guest)}`);
     lines.push(...guest.buffers.filter(isLeaving).map(bufferLine));
     if (Object.keys(guest.refused).length > 0) lines.push(`  refused ${counts(guest.refused)}`);
@@ -70,6 +71,10 @@ function render({ guests, host }: DaemonStatus): string {
     }
   }
   return `${lines.join('\n')}\n`;
+}
+
+function serviceLine({ type, devid, backendState, restarts, lastError }: ServiceStatus): string {
+  return `  ${type} ${devid}: ${backendState}, started anew ${restarts} times, the last time because: ${lastError}`;
 }
 
 /** Buffers in use need no line of their own: those that are on their way out and not gone do. */

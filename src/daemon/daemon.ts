@@ -22,7 +22,13 @@ import { Guests } from '../xen/xenbus/guests.ts';
 import type { Budget } from '../zcopy/budget.ts';
 import { openGuest } from '../zcopy/guest.ts';
 import { type Account, Ledger } from '../zcopy/ledger.ts';
-import type { BufferStatus, DaemonStatus, GuestStatus, InputStatus } from './status.ts';
+import type {
+  BufferStatus,
+  DaemonStatus,
+  GuestStatus,
+  InputStatus,
+  ServiceStatus,
+} from './status.ts';
 import { CONTROL_ACTIONS } from './status.ts';
 import type { DaemonView, GuestControls } from './view.ts';
 
@@ -68,11 +74,12 @@ interface Served {
 export class Daemon implements DaemonView, AsyncDisposable {
   readonly controls: GuestControls | undefined;
   readonly #options: DaemonOptions;
-  readonly #ledger = new Ledger();
+  readonly #ledger: Ledger;
   readonly #served = new Map<DomId, Served>();
   readonly #listeners = new Set<() => void>();
   readonly #scope = new Scope('daemon');
   readonly #output: ScreenOutput;
+  readonly #buses: BackendBus[] = [];
   readonly #displays: DisplayBackend;
   readonly #inputs: GuestInputs;
 
@@ -80,10 +87,13 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const { runtime, refreshHz, controls } = options;
     this.#options = options;
     this.controls = controls;
+    this.#ledger = new Ledger((error) => {
+      runtime.log.error({ err: error }, 'the row of a guest that is gone cannot be closed');
+    });
     const onChange = () => this.#changed();
     const { output = (its) => new BrowserOutput(its) } = options;
     this.#output = this.#scope.own(output({ runtime, refreshHz, onChange }));
-    this.#displays = new DisplayBackend({ runtime, output: this.#output });
+    this.#displays = new DisplayBackend({ output: this.#output });
     this.#inputs = new GuestInputs(onChange);
   }
 
@@ -97,7 +107,8 @@ export class Daemon implements DaemonView, AsyncDisposable {
     const guests = new Guests((domid) => daemon.#admit(domid));
     try {
       for (const driver of daemon.#drivers()) {
-        daemon.#scope.own(await BackendBus.open({ runtime, domain, driver, guests }));
+        const bus = await BackendBus.open({ runtime, domain, driver, guests });
+        daemon.#buses.push(daemon.#scope.own(bus));
       }
     } catch (error) {
       await daemon.#scope.close();
@@ -142,9 +153,8 @@ export class Daemon implements DaemonView, AsyncDisposable {
   }
 
   #drivers(): BackendDriver[] {
-    const { runtime } = this.#options;
     const inputs = this.#inputs;
-    const keyboards = KEYBOARD_TYPES.map((type) => new KeyboardBackend({ runtime, type, inputs }));
+    const keyboards = KEYBOARD_TYPES.map((type) => new KeyboardBackend({ type, inputs }));
     return [this.#displays, ...keyboards];
   }
 
@@ -181,6 +191,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
       domid,
       name,
       state: closing ? 'closing' : connected ? 'connected' : 'waiting',
+      services: this.#servicesOf(domid),
       displays: connectors.map((connector) => {
         const screen = this.screen(domid, connector.connector);
         return {
@@ -196,12 +207,22 @@ export class Daemon implements DaemonView, AsyncDisposable {
     };
   }
 
+  #servicesOf(domid: DomId): ServiceStatus[] {
+    return this.#buses
+      .flatMap(({ devices }) => devices)
+      .filter((device) => device.domid === domid)
+      .map(({ type, devid, backendState, frontendState, restarts, lastError = null }) => {
+        return { type, devid, backendState, frontendState, restarts, lastError };
+      });
+  }
+
   /** Guests without a device of whose buffers something is still in use. */
   #gone(): GuestStatus[] {
     return this.#lingering.map((account) => ({
       domid: account.domid,
       name: account.name,
       state: 'closing',
+      services: this.#servicesOf(account.domid),
       displays: [],
       input: NO_INPUT,
       ...rowOf(account),
@@ -222,6 +243,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
         domid,
         name,
         state,
+        services: [],
         displays: [],
         input: NO_INPUT,
         held: this.#ledger.heldBy(domid),

@@ -27,6 +27,20 @@ export interface InputStatus {
   readonly area: { readonly width: number; readonly height: number };
 }
 
+/** One device of a guest, as it is served. */
+export interface ServiceStatus {
+  /** `vdispl`, `vkbd` or `vinput`. */
+  readonly type: string;
+  readonly devid: number;
+  /** The states of the xenbus handshake, by name. */
+  readonly backendState: string;
+  readonly frontendState: string;
+  /** How often it failed, by the guest's doing or ours, and was started anew. */
+  readonly restarts: number;
+  /** Why it failed last; null when it never did. */
+  readonly lastError: string | null;
+}
+
 /** A buffer that a guest makes us hold. */
 export interface BufferStatus {
   /** What the guest calls it. */
@@ -51,6 +65,7 @@ export interface GuestStatus {
   readonly domid: number;
   readonly name: string;
   readonly state: GuestState;
+  readonly services: readonly ServiceStatus[];
   readonly displays: readonly DisplayStatus[];
   readonly input: InputStatus;
   /** What the guest makes us hold now, by the kinds of zcopy/budget.ts. */

@@ -4,7 +4,6 @@
 
 import { XENDISPL_DRIVER_NAME, XENDISPL_FIELD_BE_VERSIONS } from '../abi/displif.ts';
 import { SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
 import type { Scope } from '../runtime/scope.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
@@ -15,18 +14,15 @@ import type { DisplayOutput } from './output.ts';
 import { backendAllocates, VERSIONS } from './published.ts';
 
 export interface DisplayBackendOptions {
-  readonly runtime: Runtime;
   readonly output: DisplayOutput;
 }
 
 export class DisplayBackend implements BackendDriver {
   readonly type = XENDISPL_DRIVER_NAME;
-  readonly #runtime: Runtime;
   readonly #output: DisplayOutput;
   readonly #connections = new Map<Connection, BackendDevice>();
 
-  constructor({ runtime, output }: DisplayBackendOptions) {
-    this.#runtime = runtime;
+  constructor({ output }: DisplayBackendOptions) {
     this.#output = output;
   }
 
@@ -36,12 +32,7 @@ export class DisplayBackend implements BackendDriver {
   }
 
   async connect(device: BackendDevice, scope: Scope): Promise<void> {
-    const connection = await Connection.open({
-      runtime: this.#runtime,
-      output: this.#output,
-      device,
-      scope,
-    });
+    const connection = await Connection.open({ output: this.#output, device, scope });
     this.#connections.set(connection, device);
     scope.defer(() => {
       this.#connections.delete(connection);

@@ -10,6 +10,7 @@
 // - The rows of a buffer of ours are as long as the guest believes, or there is no buffer (trap 18).
 
 import { PAGE_SIZE } from '../abi/page.ts';
+import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { GrantMapError } from '../xen/domain.ts';
@@ -44,6 +45,8 @@ export function refuseBadGrant(error: unknown): never {
 export interface BuffersOptions {
   readonly runtime: Runtime;
   readonly guest: GuestContext;
+  /** For what nobody waits for: see `BackendDevice.confined`. */
+  readonly confined: (work: Work<void>) => Work<void>;
   readonly output: Pick<DisplayOutput, 'allocate' | 'contiguity' | 'importsBuffers'>;
   /** Whether the guest may ask for memory of ours: the display is configured with `be-alloc`. */
   readonly lends: boolean;
@@ -52,14 +55,16 @@ export interface BuffersOptions {
 export class Buffers {
   readonly #runtime: Runtime;
   readonly #guest: GuestContext;
+  readonly #confined: BuffersOptions['confined'];
   readonly #output: BuffersOptions['output'];
   readonly #lends: boolean;
   readonly #zcopy: Zcopy;
   readonly #table = new CookieTable<DisplayBuffer>();
 
-  constructor({ runtime, guest, output, lends }: BuffersOptions) {
+  constructor({ runtime, guest, confined, output, lends }: BuffersOptions) {
     this.#runtime = runtime;
     this.#guest = guest;
+    this.#confined = confined;
     this.#output = output;
     this.#lends = lends;
     this.#zcopy = new Zcopy({
@@ -96,7 +101,7 @@ export class Buffers {
     }
     checkBuffer(request, request.dataOffset);
     const charge = this.#guest.charge({ buffers: 1, bytes: request.bufferBytes });
-    const buffer = new DisplayBuffer(request, charge);
+    const buffer = new DisplayBuffer(request, { charge, confined: this.#confined });
     this.#table.add(buffer);
     this.#guest.track(buffer);
     void buffer.gone.then(() => this.#table.delete(buffer));

@@ -6,7 +6,6 @@
 // for every connector, the buffers.
 
 import { messageOf } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
 import type { Scope } from '../runtime/scope.ts';
 import type { EventChannel, EventHandler } from '../xen/domain.ts';
 import type { Gref, Port } from '../xen/ids.ts';
@@ -27,7 +26,6 @@ import { Refusals } from './refusals.ts';
 import type { AttachRequest, CreateRequest, DetachRequest } from './requests.ts';
 
 export interface ConnectionParts {
-  readonly runtime: Runtime;
   readonly output: DisplayOutput;
   readonly device: BackendDevice;
   readonly scope: Scope;
@@ -41,10 +39,17 @@ export class Connection implements Objects {
   readonly #framebuffers: Framebuffers;
 
   private constructor(parts: ConnectionParts, lends: boolean) {
-    const { runtime, output, device, scope } = parts;
+    const { output, device, scope } = parts;
+    const { runtime, guest } = device;
     this.#parts = parts;
     this.#refusals = new Refusals(runtime, device);
-    this.#buffers = new Buffers({ runtime, guest: device.guest, output, lends });
+    this.#buffers = new Buffers({
+      runtime,
+      guest,
+      confined: (work) => device.confined(work),
+      output,
+      lends,
+    });
     this.#framebuffers = new Framebuffers(device.guest, (framebuffer) => this.#drop(framebuffer));
     scope.defer(() => this.#buffers.close());
     scope.defer(() => this.#framebuffers.close());
@@ -93,7 +98,8 @@ export class Connection implements Objects {
   }
 
   async #connect(published: PublishedConnector): Promise<void> {
-    const { runtime, output, device } = this.#parts;
+    const { output, device } = this.#parts;
+    const { runtime } = device;
     const { index, uniqueId, width, height } = published;
     const { guest } = device;
     const { domid } = guest;
@@ -105,7 +111,7 @@ export class Connection implements Objects {
     const eventPage = await this.#mapPage(scope, published.eventPage);
     scope.defer(() => connector?.idle());
     const info: ConnectorInfo = { domid, index, uniqueId, width, height };
-    const outputConnector = await output.connect(info);
+    const outputConnector = await output.connect(info, runtime);
     scope.defer(() => this.#closeOutput(outputConnector));
     const control = await this.#bind(scope, published.controlPort, () => connector?.serve());
     // The frontend has nothing to say here: events need no confirmation, and it sends none (trap 8).
@@ -118,6 +124,7 @@ export class Connection implements Objects {
       info,
       objects: this,
       output: outputConnector,
+      confined: (work) => device.confined(work),
       refusals: this.#refusals,
       guest,
       controlPage,
@@ -133,7 +140,7 @@ export class Connection implements Objects {
       this.connectors.splice(this.connectors.indexOf(opened), 1);
     });
     // A notification that came before the handler had a connector was for requests that are there now.
-    void opened.serve();
+    void device.confined(() => opened.serve())();
   }
 
   async #mapPage(scope: Scope, ref: Gref): Promise<Uint8Array> {
@@ -149,10 +156,10 @@ export class Connection implements Objects {
 
   /** An output that does not come to an end must not keep the guest from starting anew. */
   async #closeOutput(connector: OutputConnector): Promise<void> {
-    const { runtime, device } = this.#parts;
+    const { device } = this.#parts;
     const close = async () => connector[Symbol.asyncDispose]();
     try {
-      await inTime(runtime, close(), 'closing a connector of the output');
+      await inTime(device.runtime, close(), 'closing a connector of the output');
     } catch (error) {
       device.log.error({ error }, messageOf(error));
     }

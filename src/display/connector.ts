@@ -21,6 +21,7 @@ import {
   XENDISPL_OP_SET_CONFIG,
 } from '../abi/displif.ts';
 import { XEN_ERRNO, type XenErrnoName } from '../abi/errno.ts';
+import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { BackRing } from '../xen/ring.ts';
@@ -64,6 +65,8 @@ export interface ConnectorParts {
   readonly info: ConnectorInfo;
   readonly objects: Objects;
   readonly output: OutputConnector;
+  /** Makes what the output calls ours to answer for: see `BackendDevice.confined`. */
+  readonly confined: (work: Work<void>) => Work<void>;
   readonly refusals: Refusals;
   /** Whose rates this counts against. */
   readonly guest: Pick<GuestContext, 'spend' | 'rest'>;
@@ -97,13 +100,13 @@ export class Connector {
   #working: Promise<void> | undefined;
 
   constructor(parts: ConnectorParts) {
-    const { runtime, info, output, controlPage, eventPage } = parts;
+    const { runtime, info, controlPage, eventPage } = parts;
     this.info = info;
     this.meter = new FlipMeter(runtime);
     this.#parts = parts;
     this.#ring = new BackRing(controlPage, displSring);
     this.#events = new FlipEvents(eventPage, parts.notifyEvents);
-    this.#scanout = new Scanout(output, info, (target) => this.#onFlipped(target));
+    this.#scanout = new Scanout(parts, (target) => this.#onFlipped(target));
   }
 
   get output(): OutputConnector {

@@ -7,6 +7,7 @@
 //   that guesses references, is listed as its holder.
 
 import { PAGE_SIZE } from '../abi/page.ts';
+import type { Work } from '../runtime/confinement.ts';
 import type { Contiguity, DmaBuf } from '../xen/memory.ts';
 import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import type { Holder, ReleaseOutcome, ReleaseWait } from '../zcopy/release.ts';
@@ -29,12 +30,17 @@ export class DisplayBuffer implements HeldBuffer {
   readonly framebuffers = new Set<Framebuffer>();
   readonly gone: Promise<void>;
   readonly #charge: Disposable;
+  readonly #over: Work<void>;
   #finish: () => void = () => {};
   #shared: SharedBuffer | undefined;
   /** Whether the creation is waited for, given up and still under way, or over. */
   #making: 'creating' | 'given-up' | 'over' = 'creating';
 
-  constructor(request: CreateRequest, charge: Disposable) {
+  /** `confined` as `BackendDevice.confined`, for what nobody waits for. */
+  constructor(
+    request: CreateRequest,
+    { charge, confined }: { charge: Disposable; confined: (work: Work<void>) => Work<void> },
+  ) {
     const { buffer, width, bufferBytes, dataOffset } = request;
     this.cookie = buffer;
     this.pages = Math.ceil(bufferBytes / PAGE_SIZE);
@@ -43,6 +49,7 @@ export class DisplayBuffer implements HeldBuffer {
     this.dataOffset = dataOffset;
     this.byteLength = bufferBytes - dataOffset;
     this.#charge = charge;
+    this.#over = confined(() => this.#endWhenOver());
     this.gone = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -85,7 +92,7 @@ export class DisplayBuffer implements HeldBuffer {
   /** The memory is there, and the buffer not live yet. When that came too late, it is given back. */
   holds(shared: SharedBuffer): void {
     this.#shared = shared;
-    void shared.released.then(() => this.#endWhenOver());
+    void shared.released.then(this.#over);
     if (this.#making === 'given-up') void shared.release({ timeoutMs: 0 });
   }
 

@@ -3,6 +3,7 @@
 // Invariants: an output reads a picture only between the call that shows it and the moment it reported
 // that it has stopped; `onFlipped` is called exactly once per flip unless the connector is closed first.
 
+import type { Runtime } from '../runtime/runtime.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { ContiguityKind, DmaBuf, LocalBuffer } from '../xen/memory.ts';
 import type { PixelFormat } from './pixel-format.ts';
@@ -59,7 +60,8 @@ export interface OutputBufferRequest {
 }
 
 export interface DisplayOutput {
-  connect(info: ConnectorInfo): Promise<OutputConnector>;
+  /** What is done for this connector alone, as pacing its flips, is done in `runtime`: its failures are its guest's. */
+  connect(info: ConnectorInfo, runtime: Runtime): Promise<OutputConnector>;
   /** Whether it hands pictures to drivers, so that a dma-buf of the guest's pages is of use to it. */
   readonly importsBuffers?: boolean;
   /** What memory that it is to show without a copy must be; `none` when left out. */

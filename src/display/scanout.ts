@@ -7,27 +7,38 @@
 // later would be taken for that of the next flip).
 
 import assert from 'node:assert/strict';
+import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { Framebuffer } from './framebuffers.ts';
 import { clipViewport, type Size } from './geometry.ts';
 import type { OutputConnector, Picture } from './output.ts';
 import type { Viewport } from './requests.ts';
 
+export interface ScanoutParts {
+  readonly output: OutputConnector;
+  /** The connector's size. */
+  readonly info: Size;
+  /** Makes what the output calls ours to answer for: see `BackendDevice.confined`. */
+  readonly confined: (work: Work<void>) => Work<void>;
+}
+
 export class Scanout {
   readonly #output: OutputConnector;
   readonly #size: Size;
   readonly #onFlipped: (framebuffer: Framebuffer) => void;
+  readonly #flipped: () => void;
   /** Of the framebuffers that were shown with the present viewport. */
   readonly #pictures = new Map<Framebuffer, Picture>();
   #viewport: Viewport | undefined;
   #shown: Framebuffer | undefined;
   #flippingTo: Framebuffer | undefined;
 
-  /** `onFlipped` is called once per flip, possibly before `flip` returns. `size` is the connector's. */
-  constructor(output: OutputConnector, size: Size, onFlipped: (framebuffer: Framebuffer) => void) {
-    this.#output = output;
-    this.#size = size;
+  /** `onFlipped` is called once per flip, possibly before `flip` returns. */
+  constructor(parts: ScanoutParts, onFlipped: (framebuffer: Framebuffer) => void) {
+    this.#output = parts.output;
+    this.#size = parts.info;
     this.#onFlipped = onFlipped;
+    this.#flipped = parts.confined(() => this.#complete());
   }
 
   /** The picture on the screen, or undefined. */
@@ -93,12 +104,12 @@ export class Scanout {
     this.#retire([[framebuffer, picture]]);
   }
 
-  readonly #flipped = (): void => {
+  #complete(): void {
     const framebuffer = this.#flippingTo;
     assert(framebuffer !== undefined, 'an output completed a flip twice');
     this.#flippingTo = undefined;
     this.#onFlipped(framebuffer);
-  };
+  }
 
   #clip(framebuffer: Framebuffer, viewport: Viewport): Picture {
     return framebuffer.picture(clipViewport(viewport, { framebuffer, connector: this.#size }));

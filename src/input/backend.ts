@@ -3,7 +3,6 @@
 //
 // libxl calls the device `vkbd` or, for backend-type=linux, `vinput`: one driver each, with the same inputs.
 
-import type { Runtime } from '../runtime/runtime.ts';
 import type { Scope } from '../runtime/scope.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { BackendDevice, BackendDriver } from '../xen/xenbus/driver.ts';
@@ -47,7 +46,6 @@ export class GuestInputs {
 }
 
 export interface KeyboardBackendOptions {
-  readonly runtime: Runtime;
   readonly type: KeyboardType;
   /** Shared between the types. */
   readonly inputs: GuestInputs;
@@ -83,8 +81,7 @@ export class KeyboardBackend implements BackendDriver {
   }
 
   async connect(device: BackendDevice, scope: Scope): Promise<void> {
-    const { runtime } = this.#options;
-    const { guest } = device;
+    const { guest, runtime } = device;
     const { domain, domid } = guest;
     const input = this.#byDevice.get(device)!;
     const { page: ref, port: remotePort, wishes } = await readPublished(device);

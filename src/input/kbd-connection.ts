@@ -62,6 +62,16 @@ export class KbdConnection {
     this.#out = new EventConsumer(page, OUT_RING);
   }
 
+  /** Puts events into the queue, to be sent at the end of this turn. @returns whether they were taken */
+  enqueue(put: (queue: EventQueue) => boolean): boolean {
+    let taken = false;
+    this.#guarded(() => {
+      taken = put(this.queue);
+    });
+    if (taken) this.flushSoon();
+    return taken;
+  }
+
   /** Sends at the end of this turn what the queue has by then. */
   flushSoon(): void {
     if (this.#flushing || this.#over) return;

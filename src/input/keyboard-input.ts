@@ -9,6 +9,7 @@
 // become movements for the one and movements positions for the other; without a touch screen, the first
 // finger is the pointer with its left button.
 
+import type { EventQueue } from './event-queue.ts';
 import type { GuestInput, Touch } from './guest-input.ts';
 import type { KbdConnection } from './kbd-connection.ts';
 import { BTN_LEFT, FIRST_BUTTON, type KbdEvent, KEY_MAX, RAW_POSITION_MAX } from './kbd-events.ts';
@@ -103,7 +104,7 @@ export class KeyboardInput implements GuestInput {
     else if (!pressed) this.#release(code);
     else if (!this.#pressed.has(code)) this.#press(code);
     else if (code < FIRST_BUTTON) {
-      this.#send(({ queue }) => queue.tryRepeat({ kind: 'key', code, pressed }));
+      this.#send((queue) => queue.tryRepeat({ kind: 'key', code, pressed }));
     }
   }
 
@@ -156,12 +157,12 @@ export class KeyboardInput implements GuestInput {
 
   #press(code: number): void {
     const down: KbdEvent = { kind: 'key', code, pressed: true };
-    if (this.#send(({ queue }) => queue.tryBegin([down]))) this.#pressed.add(code);
+    if (this.#send((queue) => queue.tryBegin([down]))) this.#pressed.add(code);
   }
 
   #release(code: number): void {
     if (!this.#pressed.delete(code)) return;
-    this.#send(({ queue }) => {
+    this.#send((queue) => {
       queue.end([{ kind: 'key', code, pressed: false }]);
       return true;
     });
@@ -170,17 +171,15 @@ export class KeyboardInput implements GuestInput {
   #touch(contact: number, place: { x: number; y: number }): void {
     const sync: KbdEvent = { kind: 'sync', contact };
     if (this.#contacts.has(contact)) {
-      this.#send(({ queue }) => queue.tryMoveContact({ kind: 'move', contact, ...place }, sync));
-    } else if (
-      this.#send(({ queue }) => queue.tryBegin([{ kind: 'down', contact, ...place }, sync]))
-    ) {
+      this.#send((queue) => queue.tryMoveContact({ kind: 'move', contact, ...place }, sync));
+    } else if (this.#send((queue) => queue.tryBegin([{ kind: 'down', contact, ...place }, sync]))) {
       this.#contacts.add(contact);
     }
   }
 
   #lift(contact: number): void {
     if (!this.#contacts.delete(contact)) return;
-    this.#send(({ queue }) => {
+    this.#send((queue) => {
       queue.end([
         { kind: 'up', contact },
         { kind: 'sync', contact },
@@ -209,14 +208,12 @@ export class KeyboardInput implements GuestInput {
   }
 
   #move(event: KbdEvent): void {
-    this.#send(({ queue }) => queue.tryMove(event));
+    this.#send((queue) => queue.tryMove(event));
   }
 
-  #send(enqueue: (connection: KbdConnection) => boolean): boolean {
-    const connection = this.#connection;
-    const accepted = connection !== undefined && enqueue(connection);
+  #send(put: (queue: EventQueue) => boolean): boolean {
+    const accepted = this.#connection?.enqueue(put) ?? false;
     this.#count(accepted);
-    if (accepted) connection.flushSoon();
     return accepted;
   }
 

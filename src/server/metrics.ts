@@ -45,6 +45,14 @@ export class Metrics {
       values: (guest) => guest.throttled,
       total: true,
     });
+    this.#perGuest('guest_restarts_total', 'Times that a device failed and was started anew.', {
+      label: 'device',
+      values: ({ services }) =>
+        Object.fromEntries(
+          services.map(({ type, devid, restarts }) => [`${type}/${devid}`, restarts]),
+        ),
+      total: true,
+    });
     new Gauge({
       name: 'viewers',
       help: 'Viewers connected now.',

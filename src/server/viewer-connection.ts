@@ -2,11 +2,12 @@
 //
 // Invariants: what it watches is exactly what it last asked for, as far as that exists and its token reaches it;
 // it gets at most one update per screen and one status at a time; everything it holds down is released when it
-// goes. A message that is not of the protocol, or that the token does not allow, ends the connection with the reason.
+// goes. What goes wrong in its own code ends it, and nobody else. A message that is not of the protocol, or that the token does not allow, ends the connection with the reason.
 
 import type { RawData, WebSocket } from 'ws';
 import type { ScreenKey, ViewerMessage } from '../outputs/browser/protocol.ts';
 import { ScreenViewer, type ViewerTransport } from '../outputs/browser/screen-viewer.ts';
+import { Confinement } from '../runtime/confinement.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type DomId, domId } from '../xen/ids.ts';
@@ -41,6 +42,7 @@ export class ViewerConnection {
   readonly view: PermittedView;
   readonly #socket: WebSocket;
   readonly #runtime: Runtime;
+  readonly #work: Confinement;
   readonly #refused: RefusalCounts;
   readonly #transport: ViewerTransport;
   #wanted: readonly ScreenKey[] = [];
@@ -50,7 +52,8 @@ export class ViewerConnection {
 
   constructor(socket: WebSocket, { runtime, view, refused, local }: ViewerConnectionOptions) {
     this.#socket = socket;
-    this.#runtime = runtime;
+    this.#work = new Confinement(runtime, (error) => this.#broke(error));
+    this.#runtime = this.#work.runtime;
     this.view = view;
     this.#refused = refused;
     this.#transport = {
@@ -58,11 +61,13 @@ export class ViewerConnection {
       send: (message) => this.#send(message),
       fail: (reason) => this.#end(CLOSE_INTERNAL_ERROR, messageOf(reason)),
     };
-    socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
+    socket.on('message', (data, isBinary) => {
+      this.#work.enter(() => this.#receive(data, isBinary));
+    });
     socket.on('pong', () => {
       this.#answeredPing = true;
     });
-    socket.on('close', () => this.#release());
+    socket.on('close', () => this.#work.enter(() => this.#release()));
     socket.on('error', ({ message }) => {
       runtime.log.debug({ reason: message }, 'a viewer’s connection broke');
     });
@@ -70,6 +75,10 @@ export class ViewerConnection {
 
   /** Watches what was asked for, as far as it is there now; called when guests or screens came or went. */
   reconcile(): void {
+    this.#work.enter(() => this.#reconcile());
+  }
+
+  #reconcile(): void {
     this.#letGo();
     const wanted = new Map(this.#wanted.map((key) => [keyOf(key), key]));
     for (const [name, viewer] of this.#viewers) {
@@ -123,13 +132,9 @@ export class ViewerConnection {
     try {
       this.#act(parseViewerMessage(data.toString()));
     } catch (error) {
-      if (error instanceof HttpError) {
-        this.#refused.count(error);
-        this.#end(CLOSE_POLICY_VIOLATION, error.message);
-        return;
-      }
-      this.#runtime.log.error({ err: error }, 'a viewer’s message failed: a defect of ours');
-      this.#end(CLOSE_INTERNAL_ERROR, 'the message failed; the log says why');
+      if (!(error instanceof HttpError)) throw error;
+      this.#refused.count(error);
+      this.#end(CLOSE_POLICY_VIOLATION, error.message);
     }
   }
 
@@ -137,7 +142,7 @@ export class ViewerConnection {
     switch (message.type) {
       case 'watch':
         this.#wanted = message.screens;
-        this.reconcile();
+        this.#reconcile();
         break;
       case 'drawn':
         this.#viewers.get(keyOf(message))?.drawn(message.frame);
@@ -194,9 +199,14 @@ export class ViewerConnection {
     this.#socket.close(code, clipped(reason));
   }
 
+  #broke(error: Error): void {
+    this.#runtime.log.error({ err: error }, 'a viewer’s connection failed: a defect of ours');
+    this.#end(CLOSE_INTERNAL_ERROR, 'the server failed; its log says why');
+  }
+
   #release(): void {
     this.#wanted = [];
-    this.reconcile();
+    this.#reconcile();
     for (const hands of this.#hands.values()) hands.release();
     this.#hands.clear();
   }

@@ -8,6 +8,7 @@ import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
 import type { DaemonView } from '../daemon/view.ts';
 import type { ServerMessage } from '../outputs/browser/protocol.ts';
+import { Confinement } from '../runtime/confinement.ts';
 import { type Runtime, type Timer, until } from '../runtime/runtime.ts';
 import { HttpError } from './http-error.ts';
 import { MAX_MESSAGE_BYTES, type ServerLimits } from './limits.ts';
@@ -59,7 +60,10 @@ export class Viewers {
   #closing = false;
 
   constructor(runtime: Runtime, options: ViewersOptions) {
-    this.#runtime = runtime;
+    const onFailure = (error: Error) => {
+      runtime.log.error({ err: error }, 'telling the viewers failed: a defect of ours');
+    };
+    this.#runtime = new Confinement(runtime, onFailure).runtime;
     this.#options = options;
     this.#subscription = options.view.onChange(() => this.#onChange());
   }
@@ -73,13 +77,15 @@ export class Viewers {
     if (this.#closing) throw new HttpError(503, 'the server is stopping');
     this.#checkRoom(view.permit);
     const local = isLoopback(request.socket.remoteAddress);
+    // Before anything is answered: what fails here is an ordinary error of this request.
+    const status = statusText(view);
     this.#sockets.handleUpgrade(request, socket, head, (accepted) => {
       const runtime = this.#runtime;
       const { refused } = this.#options;
       const connection = new ViewerConnection(accepted, { runtime, view, refused, local });
       this.#connections.add(connection);
       accepted.on('close', () => this.#remove(connection));
-      connection.sendStatus(statusText(view));
+      connection.sendStatus(status);
       this.#interval ??= this.#nextInterval();
     });
   }

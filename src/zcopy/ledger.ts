@@ -149,10 +149,20 @@ export class Account {
   }
 }
 
+function rethrow(error: unknown): never {
+  throw error;
+}
+
 export class Ledger {
   readonly #accounts = new Map<DomId, Account>();
   /** Rows of guests that are gone and of whose buffers something is still in use. */
   readonly #lingering = new Set<Account>();
+  readonly #onLateError: (error: unknown) => void;
+
+  /** `onLateError` is told of a row that could not be closed when nobody waited any more; else it ends the process. */
+  constructor(onLateError: (error: unknown) => void = rethrow) {
+    this.#onLateError = onLateError;
+  }
 
   /** Opens the row of a guest that appeared, or goes on with the one that it left. */
   open(options: AccountOptions): Account {
@@ -170,19 +180,22 @@ export class Ledger {
 
   /**
    * Closes the row of a guest that is gone; while buffers of it are in use, it stays until they are not.
-   * @throws AssertionError when it holds something else
+   * @throws AssertionError when it holds something else, which stays listed and counts against the guest's budget when
+   *   it comes back
    */
   close(account: Account): void {
     if (account.buffers.length > 0) {
       this.#lingering.add(account);
-      void this.#closeLater(account);
+      this.#closeLater(account).catch(this.#onLateError);
       return;
     }
+    if (!account.empty) this.#lingering.add(account);
     assert(
       account.empty,
       `domain ${account.domid} is gone and holds ${JSON.stringify(account.held)}`,
     );
     this.#accounts.delete(account.domid);
+    this.#lingering.delete(account);
   }
 
   async #closeLater(account: Account): Promise<void> {

@@ -62,7 +62,13 @@ function setUp() {
     track: (buffer: Parameters<Account['track']>[0]) => account.track(buffer),
     spend: () => {},
   } as unknown as GuestContext;
-  const buffers = new Buffers({ runtime, guest, output: {}, lends: false });
+  const buffers = new Buffers({
+    runtime,
+    guest,
+    confined: (work) => work,
+    output: {},
+    lends: false,
+  });
   /** The value of a promise, running virtual time until it settles. */
   const run = async <T>(promise: Promise<T>): Promise<T> => {
     let settled = false;

@@ -59,6 +59,7 @@ async function setUp(changes: Partial<ConnectorParts> = {}) {
       framebuffer: () => framebuffer,
     },
     output: await new NullOutput({ runtime }).connect(INFO),
+    confined: (work) => work,
     refusals: new Refusals(runtime, device),
     guest: { spend: () => {}, rest: () => undefined },
     controlPage,

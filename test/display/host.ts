@@ -70,7 +70,6 @@ export class DisplayHost {
     const runtime = new VirtualRuntime(seed);
     const host = await run(runtime, XenHost.start({ runtime, machineFrames: MACHINE_FRAMES }));
     const backend = new DisplayBackend({
-      runtime,
       output: output?.(runtime) ?? new NullOutput({ runtime }),
     });
     const ledger = new Ledger();

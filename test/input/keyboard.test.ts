@@ -28,7 +28,7 @@ function keyboard(domid: DomId): PvDevice {
 async function openBus(world: World, domain: Domain = world.dom0) {
   const { runtime } = world;
   const inputs = new GuestInputs();
-  const driver = new KeyboardBackend({ runtime, type: 'vinput', inputs });
+  const driver = new KeyboardBackend({ type: 'vinput', inputs });
   const bus = await world.run(
     BackendBus.open({ runtime, domain, driver, guests: world.guests(domain) }),
   );

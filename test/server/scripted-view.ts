@@ -121,6 +121,7 @@ export class ScriptedView implements DaemonView {
     return {
       guests: [...this.guests.values()].map((guest) => ({
         ...guest,
+        services: [],
         displays: [...this.output.screens]
           .filter(({ info }) => info.domid === guest.domid)
           .map(displayStatus),

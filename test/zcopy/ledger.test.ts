@@ -27,6 +27,8 @@ test('a guest that is gone and still holds something is an assertion', () => {
   const account = ledger.open({ domid: domId(1), name: 'guest', budget: DEFAULT_BUDGET });
   const charge = account.charge({ ports: 1 });
   assert.throws(() => ledger.close(account), /domain 1 is gone and holds/);
+  // It comes back, and goes on with what it left: a leak costs it a part of its budget, not its service.
+  assert.equal(ledger.open({ domid: domId(1), name: 'back', budget: DEFAULT_BUDGET }), account);
   charge[Symbol.dispose]();
   ledger.close(account);
   assert.deepEqual([...ledger.accounts], []);

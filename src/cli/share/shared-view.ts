@@ -92,6 +92,7 @@ export class SharedView implements DaemonView {
       domid,
       name: metadata.name || `share ${id}`,
       state,
+      services: [],
       displays: state === 'connected' ? [displayOf({ screen, meter })] : [],
       input: NO_INPUT,
       held: this.#options.ledger.heldBy(domid),

@@ -21,11 +21,11 @@ export class BrowserOutput implements ScreenOutput {
     this.#options = options;
   }
 
-  async connect(info: ConnectorInfo): Promise<Screen> {
+  async connect(info: ConnectorInfo, runtime = this.#runtime): Promise<Screen> {
     const key = keyOf(info.domid, info.index);
     assert(!this.#screens.has(key), `connector ${key} is connected already`);
     const { refreshHz, onChange } = this.#options;
-    const screen = new Screen(this.#runtime, info, {
+    const screen = new Screen(runtime, info, {
       ...(refreshHz === undefined ? {} : { refreshHz }),
       onClosed: () => {
         this.#screens.delete(key);

@@ -85,8 +85,8 @@ export class KmsOutput implements ScreenOutput {
     return new KmsOutput(Card.open(path), options);
   }
 
-  async connect(info: ConnectorInfo): Promise<OutputConnector> {
-    const screen = await this.#screens.connect(info);
+  async connect(info: ConnectorInfo, runtime = this.#runtime): Promise<OutputConnector> {
+    const screen = await this.#screens.connect(info, runtime);
     const name = this.#options.connectors?.get(info.uniqueId) ?? info.uniqueId;
     try {
       const claimed = this.#claim(name, screen);

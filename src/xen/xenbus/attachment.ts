@@ -2,13 +2,16 @@
 // state, and the connections, of which there is at most one.
 //
 // Invariants: everything that a connection acquired lives in its scope, and the scope's closing is the
-// disconnect; everything else that the attachment holds is gone when `leave` has resolved.
+// disconnect; everything else that the attachment holds is gone when `leave` has resolved; whatever the driver's own
+// code throws, wherever it was called from, ends the connection and goes no further.
 
 import assert from 'node:assert/strict';
+import { Confinement, type Work } from '../../runtime/confinement.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
 import type { Logger, Runtime } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
 import { distrust, type Untrusted } from '../untrusted.ts';
+import { confinedGuest } from './confined-guest.ts';
 import type { DeviceAddress, DeviceNodes } from './device-nodes.ts';
 import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
@@ -50,6 +53,8 @@ export interface AttachmentOptions {
   readonly stay: GuestStay;
   /** Called whenever something may have happened that the state machine must look at. */
   readonly onChange: () => void;
+  /** Something was thrown that ends no connection, as there is none (any more). */
+  readonly onStrayError: (error: Error) => void;
 }
 
 export class Attachment implements BackendDevice {
@@ -60,16 +65,21 @@ export class Attachment implements BackendDevice {
   readonly frontendPath: string;
   readonly log: Logger;
   readonly scope: Scope;
+  readonly runtime: Runtime;
+  readonly #confinement: Confinement;
   readonly #nodes: DeviceNodes;
   readonly #driver: BackendDriver;
   readonly #stay: GuestStay;
   readonly #onChange: () => void;
+  readonly #onStrayError: (error: Error) => void;
   #connection: Connection | undefined;
   #connections = 0;
 
   private constructor(options: AttachmentOptions) {
-    const { nodes, address, frontendPath, driver, stay, onChange } = options;
-    this.guest = stay.guest;
+    const { runtime, nodes, address, frontendPath, driver, stay, onChange } = options;
+    this.#confinement = new Confinement(runtime, (error) => this.#broke(error));
+    this.runtime = this.#confinement.runtime;
+    this.guest = confinedGuest(stay.guest, this.#confinement);
     this.type = address.type;
     this.devid = address.devid;
     this.backendPath = nodes.path;
@@ -80,6 +90,7 @@ export class Attachment implements BackendDevice {
     this.#stay = stay;
     this.scope = stay.guest.scope.child(`${address.type}-${address.devid}`);
     this.#onChange = onChange;
+    this.#onStrayError = options.onStrayError;
   }
 
   /** Takes over `stay`, also when it throws, and begins to watch the frontend. */
@@ -134,11 +145,25 @@ export class Attachment implements BackendDevice {
     return value === undefined ? undefined : distrust(value);
   }
 
+  confined<A = void>(work: Work<A>): Work<A> {
+    return this.#confinement.wrap(work);
+  }
+
   fail(error: Error): void {
+    this.#endBecauseOf(error);
+  }
+
+  #broke(error: Error): void {
+    if (!this.#endBecauseOf(error)) this.#onStrayError(error);
+  }
+
+  /** Whether there was a connection to end. */
+  #endBecauseOf(error: Error): boolean {
     const connection = this.#connection;
-    if (!connection || connection.failure || connection.scope.closing) return;
+    if (!connection || connection.failure || connection.scope.closing) return false;
     connection.failure = error;
     this.#onChange();
+    return true;
   }
 
   async confirmPublished(): Promise<void> {

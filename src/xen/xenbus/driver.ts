@@ -3,7 +3,8 @@
 // The machinery owns the states (xenbus.h: Initialising .. Closed) and the order of things; a driver
 // only says what to announce before the frontend starts and what to build when it has published.
 
-import type { Logger } from '../../runtime/runtime.ts';
+import type { Work } from '../../runtime/confinement.ts';
+import type { Logger, Runtime } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
 import type { DomId } from '../ids.ts';
@@ -77,7 +78,10 @@ export interface GuestContext {
 
 /** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */
 export interface BackendDevice {
+  /** Handlers of its event channels and watches are confined. */
   readonly guest: GuestContext;
+  /** Its tasks are confined. */
+  readonly runtime: Runtime;
   readonly type: string;
   readonly devid: number;
   readonly backendPath: string;
@@ -102,6 +106,11 @@ export interface BackendDevice {
    * @throws FrontendMovedOn, which ends the connecting and is nobody's fault
    */
   confirmPublished(): Promise<void>;
+  /**
+   * `work` for whoever else calls it, as an output does: what it throws ends this connection, and nothing else.
+   * The handlers, watches and tasks of `guest` and `runtime` are confined already.
+   */
+  confined<A = void>(work: Work<A>): Work<A>;
   /**
    * Gives up on this connection: writes the reason to the device's `error` node, releases everything
    * the connection held and goes Closing, Closed, then waits for the frontend to start anew.

@@ -44,6 +44,8 @@ const FAILURE_LINES = { perSecond: 0.1, burst: 5 };
 export interface DeviceStatus extends DeviceAddress {
   readonly backendState: string;
   readonly frontendState: string;
+  /** How often it was given up because of a failure, to start anew. */
+  readonly restarts: number;
   /** The reason of the last failure. */
   readonly lastError?: string;
 }
@@ -81,6 +83,7 @@ export class ServedDevice {
   #shown: XenbusState | undefined;
   #frontend: XenbusState | undefined;
   #connectedAtMs: number | undefined;
+  #restarts = 0;
   #failuresInARow = 0;
   #retryAtMs = 0;
   #retryTimer: Timer | undefined;
@@ -97,6 +100,7 @@ export class ServedDevice {
     const error = this.#lastError;
     return {
       ...this.#options.address,
+      restarts: this.#restarts,
       backendState: xenbusStateName(this.#shown ?? 0),
       frontendState: xenbusStateName(this.#frontend ?? 0),
       ...(error ? { lastError: messageOf(error) } : {}),
@@ -211,10 +215,16 @@ export class ServedDevice {
     await this.#leave();
     const { runtime, guests, address, driver } = this.#options;
     const stay = await guests.enter(address.domid);
-    const onChange = () => this.kick();
-    const nodes = this.#nodes;
-    const options = { runtime, nodes, address, frontendPath, driver, stay, onChange };
-    this.#attachment = await Attachment.enter(options);
+    this.#attachment = await Attachment.enter({
+      runtime,
+      nodes: this.#nodes,
+      address,
+      frontendPath,
+      driver,
+      stay,
+      onChange: () => this.kick(),
+      onStrayError: (error) => this.#report(error),
+    });
     this.#frontendPath = frontendPath;
     return this.#attachment;
   }
@@ -300,6 +310,7 @@ export class ServedDevice {
   /** Says why, ends the connection, and sets when the frontend may try again. */
   async #giveUp(thrown: unknown): Promise<void> {
     const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+    this.#restarts += 1;
     this.#report(error);
     try {
       await this.#rest();
