@@ -185,7 +185,7 @@ test('R8: a flood of requests without end', () =>
     assert(flood > 1000, `${flood} requests`);
   }));
 
-test('R8: a guest that takes no answer for minutes', () =>
+test('R8: a guest that takes no answer for a long time', () =>
   survives(async (t) => {
     await t.show();
     const { connector } = t;
@@ -193,7 +193,7 @@ test('R8: a guest that takes no answer for minutes', () =>
     connector.words[3] = connector.words[2]! + 2 ** 31;
     for (let i = 0; i < RING; i++) connector.put(EDID);
     connector.push();
-    await t.world.pause(120_000);
+    await t.world.pause(20_000);
     assert.equal(connector.responses.length, before);
     connector.collect();
     assert.equal(connector.responses.length, before + RING);

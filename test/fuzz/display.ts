@@ -27,6 +27,9 @@ import { type Edits, edit, edits, fuzzer, orRefused, u8, u32 } from './fuzzer.ts
 
 const REQUEST_BYTES = 64;
 const CONNECTOR = { width: 640, height: 480 };
+const RING_SLOTS = 32;
+/** The operation of every request of the frontend. */
+const ASKED = 0x16;
 
 interface RawRequest {
   readonly operation: number;
@@ -45,18 +48,19 @@ const sensible = fc
     height: fc.nat(60),
     bpp: fc.constantFrom(0, 1, 15, 16, 24, 32, 33),
     slack: fc.constantFrom(-1, 0, 0, 0, 1, 4, 4096),
+    wholePages: fc.nat(3).map((roll) => roll === 0),
     flags: fc.nat(3),
     offset: fc.constantFrom(0, 0, 0, 1, 4, 4096),
     format: fourcc,
   })
-  .map(({ cookie, width, height, bpp, slack, flags, offset, format }) => ({
+  .map(({ cookie, width, height, bpp, slack, wholePages, flags, offset, format }) => ({
     create: [
       cookie,
       0,
       width,
       height,
       bpp,
-      Math.max(0, Math.ceil((width * bpp) / 8) * height + offset + slack),
+      sizeOf(Math.ceil((width * bpp) / 8) * height, { offset, slack, wholePages }),
       flags,
       7,
       offset,
@@ -64,6 +68,15 @@ const sensible = fc
     attach: [cookie, 0, cookie, 0, width, height, format],
     config: [cookie, 0, width % 7, height % 5, width, height, bpp],
   }));
+/** The size that a frontend asks for, nearly: exact, or in whole pages. */
+function sizeOf(
+  bytes: number,
+  { offset, slack, wholePages }: { offset: number; slack: number; wholePages: boolean },
+): number {
+  const size = wholePages ? Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE : bytes + slack;
+  return Math.max(0, size + offset);
+}
+
 const rawRequest: fc.Arbitrary<RawRequest> = fc.oneof(
   fc.record({
     operation: fc.oneof(fc.integer({ min: 0x10, max: 0x16 }), u8),
@@ -151,7 +164,7 @@ export const displayRequests = fuzzer({
 });
 
 type BackendAction =
-  | { readonly do: 'request' | 'flip' | 'responses' | 'events' | 'step' }
+  | { readonly do: 'request' | 'fill' | 'flip' | 'responses' | 'events' | 'step' }
   | { readonly do: 'time'; readonly steps: number }
   | {
       readonly do: 'answer';
@@ -164,12 +177,23 @@ type BackendAction =
   | { readonly do: 'scribble'; readonly page: number; readonly at: number; readonly value: number };
 
 const backendAction: fc.Arbitrary<BackendAction> = fc.oneof(
-  fc.record({ do: fc.constantFrom('request', 'flip', 'responses', 'events', 'step' as const) }),
+  fc.record({
+    do: fc.constantFrom(
+      'request',
+      'request',
+      'fill',
+      'flip',
+      'flip',
+      'responses',
+      'events',
+      'step',
+    ),
+  }) as fc.Arbitrary<BackendAction>,
   fc.record({ do: fc.constant('time' as const), steps: fc.nat(3) }),
   fc.record({
     do: fc.constant('answer' as const),
     id: fc.oneof(fc.nat(6), u32),
-    operation: fc.oneof(fc.integer({ min: 0x10, max: 0x16 }), u8),
+    operation: fc.oneof(fc.constantFrom(ASKED, 0x15), fc.integer({ min: 0x10, max: 0x16 }), u8),
     status: fc.oneof(fc.constantFrom(0, 0, 0, -22, -9999, 1), fc.integer()),
   }),
   fc.record({
@@ -214,8 +238,10 @@ class FrontendRig {
   async act(action: BackendAction): Promise<void> {
     switch (action.do) {
       case 'request':
-        this.asked += 1;
-        void this.connector.request({ operation: 0x16 }).then(this.#settle, this.#settle);
+        this.#ask();
+        break;
+      case 'fill':
+        for (let times = 0; times < RING_SLOTS; times++) this.#ask();
         break;
       case 'flip':
         this.#flip();
@@ -250,6 +276,11 @@ class FrontendRig {
     assert(error === undefined || error instanceof SysError, error as Error);
     this.settled += 1;
   };
+
+  #ask(): void {
+    this.asked += 1;
+    void this.connector.request({ operation: ASKED }).then(this.#settle, this.#settle);
+  }
 
   #flip(): void {
     if (this.#flipping) return;

@@ -13,6 +13,8 @@ import { edit, edits, fuzzer, u8, u32 } from './fuzzer.ts';
 const SLOT_BYTES = 40;
 const AREA = { width: 640, height: 480 };
 const CONTACTS = 10;
+/** More wake-ups than a guest gets at once. */
+const STORM = 300;
 
 /** What a slot says is written again as it was read. */
 export const keyboardEvents = fuzzer({
@@ -42,7 +44,7 @@ export const keyboardEvents = fuzzer({
 type Action =
   | { readonly do: 'key' | 'touch'; readonly code: number; readonly down: boolean }
   | { readonly do: 'move' | 'wheel'; readonly x: number; readonly y: number }
-  | { readonly do: 'notify' | 'release' | 'flush' | 'reset' }
+  | { readonly do: 'notify' | 'storm' | 'release' | 'flush' | 'reset' }
   | { readonly do: 'take'; readonly count: number }
   | { readonly do: 'step'; readonly count: number }
   | { readonly do: 'word'; readonly word: number; readonly value: number }
@@ -60,7 +62,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     down: fc.boolean(),
   }),
   fc.record({ do: fc.constantFrom('move', 'wheel' as const), x: number, y: number }),
-  fc.record({ do: fc.constantFrom('notify', 'release', 'flush', 'reset' as const) }),
+  fc.record({ do: fc.constantFrom('notify', 'storm', 'release', 'flush', 'reset' as const) }),
   fc.record({ do: fc.constantFrom('take', 'step' as const), count: fc.nat(60) }),
   fc.record({ do: fc.constant('word' as const), word: fc.nat(3), value: u32 }),
   fc.record({ do: fc.constant('scribble' as const), at: fc.nat(PAGE_SIZE - 1), value: u8 }),
@@ -74,8 +76,11 @@ class KeyboardRig {
   readonly connection: KbdConnection;
   readonly input: KeyboardInput;
   readonly #abort = new AbortController();
+  #masked = false;
 
-  constructor(wishes: { absolute: boolean; raw: boolean; multiTouch: boolean }) {
+  /** `used`: an earlier backend has sent something over the page. */
+  constructor(wishes: { absolute: boolean; raw: boolean; multiTouch: boolean }, used: boolean) {
+    if (used) new Uint32Array(this.page.buffer, 0, 2).fill(7);
     this.connection = new KbdConnection({
       runtime: this.runtime,
       page: this.page,
@@ -113,7 +118,10 @@ class KeyboardRig {
         this.input.releaseAll();
         break;
       case 'notify':
-        void this.connection.onNotification();
+        this.#notified();
+        break;
+      case 'storm':
+        for (let times = 0; times < STORM; times++) this.#notified();
         break;
       case 'flush':
         this.connection.flush();
@@ -139,6 +147,16 @@ class KeyboardRig {
     }
   }
 
+  /** As an event channel does: its port is masked until the handler's promise has resolved. */
+  #notified(): void {
+    if (this.#masked) return;
+    const handled = this.connection.onNotification();
+    this.#masked = handled !== undefined;
+    void handled?.then(() => {
+      this.#masked = false;
+    });
+  }
+
   end(): void {
     this.input.disconnect();
     this.#abort.abort();
@@ -151,11 +169,12 @@ export const keyboardPages = fuzzer({
   parsers: ['input/kbd-connection.ts'],
   runs: 200,
   input: fc.record({
+    used: fc.boolean(),
     wishes: fc.record({ absolute: fc.boolean(), raw: fc.boolean(), multiTouch: fc.boolean() }),
     actions: fc.array(action, { maxLength: 60 }),
   }),
-  check: async ({ wishes, actions }) => {
-    const rig = new KeyboardRig(wishes);
+  check: async ({ used, wishes, actions }) => {
+    const rig = new KeyboardRig(wishes, used);
     for (const each of actions) await rig.act(each);
     rig.end();
     while (await rig.runtime.step());

@@ -67,6 +67,7 @@ export const nodeValues = fuzzer({
     const version = orRefused(() => parseVersion(node, 'node', { offered: [1, 2], whenAbsent: 1 }));
     assert(version === undefined || String(version) === text);
     assert.equal(parseVersion(undefined, 'node', { offered: [2], whenAbsent: 1 }), 1);
+    assert.equal(parseState(undefined), 0);
     const state = parseState(node);
     assert(state === 0 || String(state) === text);
     const permission = parsePermission(text);
@@ -101,6 +102,8 @@ const CONNECTOR_KEYS = [
   'evt-ring-ref',
   'evt-event-channel',
 ];
+/** Those that the guest writes. */
+const PUBLISHED_KEYS = CONNECTOR_KEYS.slice(2);
 /** Mostly right, so that what comes after a right one is reached. */
 const mostly = (right: string) =>
   fc.oneof({ weight: 12, arbitrary: fc.constant(right) }, { weight: 1, arbitrary: value });
@@ -113,6 +116,7 @@ const connector = fc.record({
   'evt-event-channel': mostly('4'),
   missing: fc.subarray(CONNECTOR_KEYS, { maxLength: 3 }),
   none: fc.nat(8).map((roll) => roll === 0),
+  unpublished: fc.nat(8).map((roll) => roll === 0),
 });
 
 /** The connectors that come of it are whole, in a row, and no more than there may be. */
@@ -126,9 +130,10 @@ export const displayNodes = fuzzer({
   }),
   check: async ({ connectors, version }) => {
     const nodes: Record<string, string> = version === undefined ? {} : { version };
-    connectors.forEach(({ missing, none, ...keys }, index) => {
+    connectors.forEach(({ missing, none, unpublished, ...keys }, index) => {
+      const absent = unpublished ? PUBLISHED_KEYS : missing;
       for (const [key, text] of Object.entries(keys)) {
-        if (!none && !missing.includes(key)) nodes[`${index}/${key}`] = text;
+        if (!none && !absent.includes(key)) nodes[`${index}/${key}`] = text;
       }
     });
     const device = deviceOf(nodes, {});
@@ -173,10 +178,14 @@ export const keyboardNodes = fuzzer({
       },
       { requiredKeys: [], noNullPrototype: true },
     ),
-    backend: fc.dictionary(fc.constantFrom(...KEYBOARD_BACKEND), mostly('1'), {
-      maxKeys: 6,
-      noNullPrototype: true,
-    }),
+    backend: fc.dictionary(
+      fc.constantFrom(...KEYBOARD_BACKEND),
+      fc.oneof(mostly('1'), fc.constant('0')),
+      {
+        maxKeys: 6,
+        noNullPrototype: true,
+      },
+    ),
   }),
   check: async ({ frontend, backend }) => {
     const device = deviceOf(frontend as Record<string, string>, backend);

@@ -10,7 +10,10 @@ import { type Edits, edit, edits, fuzzer, orRefused, u32 } from './fuzzer.ts';
 const MESSAGE_MAX = 4096;
 
 /** Arrays go as numbers behind a mark, so that the input stays JSON. */
-const array = fc.record({ $u32: fc.array(u32, { maxLength: 6 }) });
+const array = fc.oneof(
+  fc.record({ $u32: fc.array(u32, { maxLength: 6 }) }),
+  fc.record({ $i16: fc.array(fc.integer({ min: -32768, max: 32767 }), { maxLength: 6 }) }),
+);
 const field = fc.oneof(
   u32,
   fc.integer(),
@@ -103,6 +106,7 @@ function revived(value: unknown): unknown {
   if (Object.hasOwn(value, '$u32')) {
     return Uint32Array.from((value as { $u32: number[] }).$u32.map((word) => word >>> 0));
   }
+  if (Object.hasOwn(value, '$i16')) return Int16Array.from((value as { $i16: number[] }).$i16);
   if (Array.isArray(value)) return value.map(revived);
   return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, revived(each)]));
 }

@@ -6,14 +6,14 @@ import { displSring } from '../../src/abi/displif.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
 import { IN_RING, OUT_RING } from '../../src/input/kbd-events.ts';
-import { EventConsumer, EventProducer } from '../../src/xen/event-page.ts';
+import { EventConsumer, EventProducer, type EventRingGeometry } from '../../src/xen/event-page.ts';
 import { BackRing, FrontRing, initRing } from '../../src/xen/ring.ts';
 import { fuzzer, refuses, u8, u32 } from './fuzzer.ts';
 
 const SLOT_BYTES = 64;
 
 type PeerAction =
-  | { readonly do: 'take' | 'put' | 'push' | 'check' | 'confirm' }
+  | { readonly do: 'take' | 'put' | 'fill' | 'push' | 'check' | 'confirm' }
   | { readonly do: 'move'; readonly word: number; readonly by: number }
   | { readonly do: 'word'; readonly word: number; readonly value: number }
   | { readonly do: 'scribble'; readonly at: number; readonly value: number };
@@ -21,7 +21,9 @@ type PeerAction =
 const peerAction: fc.Arbitrary<PeerAction> = fc.oneof(
   {
     weight: 6,
-    arbitrary: fc.record({ do: fc.constantFrom('take', 'put', 'push', 'check', 'confirm') }),
+    arbitrary: fc.record({
+      do: fc.constantFrom('take', 'put', 'fill', 'push', 'check', 'confirm'),
+    }),
   },
   {
     weight: 4,
@@ -116,6 +118,7 @@ export const frontRing = fuzzer({
         });
       }
       if (action.do === 'put' && ring.put(new Uint8Array(SLOT_BYTES))) put += 1;
+      if (action.do === 'fill') while (ring.put(new Uint8Array(SLOT_BYTES))) put += 1;
       if (action.do === 'push') ring.push();
       if (action.do === 'check') step(() => void ring.finalCheck());
       assert(taken <= put, 'more was answered than was asked');
@@ -123,6 +126,13 @@ export const frontRing = fuzzer({
     assert(intact());
   },
 });
+
+/** Puts events until there is no room, or as many as fit a ring that is never full. */
+function fill(producer: EventProducer, { slots, slotBytes }: EventRingGeometry): void {
+  for (let left = slots; left >= 0; left--) {
+    if (!producer.put(new Uint8Array(slotBytes))) return;
+  }
+}
 
 const GEOMETRIES = { display: DISPLAY_EVENTS, in: IN_RING, out: OUT_RING };
 
@@ -153,6 +163,7 @@ export const eventPages = fuzzer({
       disturb(page, action);
       if (broken) continue;
       if (action.do === 'put') step(() => void producer.put(new Uint8Array(geometry.slotBytes)));
+      if (action.do === 'fill') step(() => fill(producer, geometry));
       if (action.do === 'push') producer.publish();
       if (action.do === 'confirm') consumer.confirm();
       if (action.do === 'take') step(() => void (consumer.next() && inTurn++));

@@ -3,7 +3,11 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
-import { SHARE_PAGES_MAX, SHARE_SLOTS_MAX } from '../../src/abi/share.ts';
+import {
+  shareMetadata as metadataLayout,
+  SHARE_PAGES_MAX,
+  SHARE_SLOTS_MAX,
+} from '../../src/abi/share.ts';
 import { ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import { ControlPage } from '../../src/share/control-page.ts';
 import { encodeMetadata, parseMetadata } from '../../src/share/metadata.ts';
@@ -49,11 +53,18 @@ export const shareNodes = fuzzer({
     left: fc.subarray(Object.keys(GOOD), { minLength: 2 }),
     extra: fc.string({ maxLength: 12 }),
     answer: fc.oneof(
-      fc.constantFrom('', 'refused', 'refused no-room', 'refused=no-room', 'quarantined'),
+      fc.constantFrom(
+        '',
+        'accepted',
+        'refused',
+        'refused no-room',
+        'refused=no-room',
+        'quarantined',
+      ),
       fc.string({ maxLength: 40 }),
       fc.constant('x'.repeat(600)),
     ),
-    separator: fc.constantFrom(' ', ' ', ' ', '  ', '\n'),
+    separator: fc.constantFrom(' ', ' ', ' ', '  ', '\n', ' '.repeat(200)),
   }),
   check: ({ changed, left, extra, answer, separator }) => {
     const words = new Map(Object.entries(GOOD).filter(([name]) => left.includes(name)));
@@ -73,6 +84,7 @@ export const shareNodes = fuzzer({
 
 const slotBytes = fc.constantFrom(1, 64, 4096, 9000, 640 * 480 * 4);
 const METADATA_BYTES = 128;
+const NAME = metadataLayout.fields.name;
 const content = fc.oneof(
   fc.constant({ type: 'bytes' as const }),
   fc.record({ type: fc.constant('bytes' as const), totalBytes: fc.nat(1e9) }),
@@ -83,7 +95,7 @@ const content = fc.oneof(
     height: fc.integer({ min: 1, max: 500 }),
     stride: fc.integer({ min: 1, max: 4096 }),
     modifier: fc.constant('0'),
-    refreshHz: fc.integer({ min: 1, max: 240 }),
+    refreshHz: fc.nat(240),
     colour: fc.record({ primaries: u8, transfer: u8, matrix: u8, fullRange: fc.boolean() }),
   }),
 );
@@ -97,11 +109,12 @@ export const shareMetadata = fuzzer({
     content,
     name: fc.string({ maxLength: 100 }),
     user: fc.nat(64),
+    fullName: fc.nat(9).map((roll) => roll === 0),
     edits: fc.oneof(fc.constant([]), edits(METADATA_BYTES)),
     cut: fc.oneof(fc.constant(0), fc.nat(200)),
     slotBytes,
   }),
-  check: ({ content: what, name, user, edits: changes, cut, slotBytes: room }) => {
+  check: ({ content: what, name, user, fullName, edits: changes, cut, slotBytes: room }) => {
     // 64-bit numbers are text in an input, which is JSON.
     const described = 'modifier' in what ? { ...what, modifier: BigInt(what.modifier) } : what;
     const metadata = {
@@ -109,7 +122,10 @@ export const shareMetadata = fuzzer({
       content: described,
       userBytes: new Uint8Array(user),
     };
-    const bytes = edit(encodeMetadata(metadata).slice(cut > 100 ? cut - 100 : 0), changes);
+    const encoded = encodeMetadata(metadata);
+    // A name that fills its field has no NUL behind it.
+    if (fullName) encoded.fill(0x61, NAME.offset, NAME.offset + NAME.size);
+    const bytes = edit(encoded.slice(cut > 100 ? cut - 100 : 0), changes);
     const read = orRefused(() => parseMetadata(distrust(bytes), room));
     if (!read) return;
     if (read.content.type === 'picture') {

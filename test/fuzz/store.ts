@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
-import { XENSTORE_PAYLOAD_MAX, XS_CONTROL, XS_READ } from '../../src/abi/xs-wire.ts';
+import { XENSTORE_PAYLOAD_MAX, XS_CONTROL, XS_MKDIR, XS_READ } from '../../src/abi/xs-wire.ts';
 import { ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { bytePipe } from '../../src/xen/pipe.ts';
@@ -85,6 +85,26 @@ const request = fc.record({
   words: fc.array(word, { maxLength: 4 }),
   unended: fc.nat(5).map((roll) => roll === 0),
 });
+/** What the control domain asks about domains, and everybody about transactions and parts of long listings. */
+const special = fc.record({
+  type: fc.constantFrom(1, 4, 6, 6, 8, 9, 10, 17, 18, 19, 22, 7, 14),
+  tx: fc.constantFrom(0, 0, 0, 1),
+  words: fc.oneof(
+    fc.array(fc.constantFrom('5', '6', '77', '0', '32752', '99999', 'T', 'F', ''), {
+      minLength: 1,
+      maxLength: 3,
+    }),
+    fc.tuple(fc.constantFrom('/', '/long', '/a', '@releaseDomain', '@é'), fc.nat(5000).map(String)),
+  ),
+  unended: fc.constant(false),
+});
+const starts = fc.constant({ type: 6, tx: 0, words: [''], unended: false });
+const asked = fc.oneof(
+  { weight: 6, arbitrary: fc.array(request, { minLength: 1, maxLength: 1 }) },
+  { weight: 3, arbitrary: fc.array(special, { minLength: 1, maxLength: 1 }) },
+  // More transactions than a guest may have.
+  { weight: 1, arbitrary: fc.array(starts, { minLength: 12, maxLength: 12 }) },
+);
 
 /** Whatever two domains and the control domain ask, xenstored lives, and its books are right. */
 export const xenstoredRequests = fuzzer({
@@ -93,11 +113,13 @@ export const xenstoredRequests = fuzzer({
   runs: 150,
   input: fc.record({
     seed: fc.nat(1000),
-    requests: fc.array(fc.tuple(fc.constantFrom(0, GUEST, 6), request), { maxLength: 40 }),
+    requests: fc.array(fc.tuple(fc.constantFrom(0, GUEST, 6), asked), { maxLength: 30 }),
+    long: fc.nat(4).map((roll) => roll === 0),
     garbage: fc.array(u8, { maxLength: 40 }),
   }),
-  check: async ({ seed, requests, garbage }) => {
+  check: async ({ seed, requests, long, garbage }) => {
     const world = new World(seed);
+    if (long) await makeLongDirectory(world);
     const channels = new Map(
       [0, GUEST, 6].map((domid) => {
         const channel = world.connect(domid);
@@ -105,7 +127,8 @@ export const xenstoredRequests = fuzzer({
         return [domid, channel] as const;
       }),
     );
-    for (const [domid, { type, tx, words, unended }] of requests) {
+    const each = requests.flatMap(([domid, asks]) => asks.map((ask) => ({ domid, ...ask })));
+    for (const { domid, type, tx, words, unended } of each) {
       const payload = `${words.join('\0')}${unended ? '' : '\0'}`.slice(0, XENSTORE_PAYLOAD_MAX);
       const head = { type, requestId: 1, transactionId: tx };
       channels.get(domid)!.send(encodeMessage(head, payload));
@@ -120,6 +143,14 @@ export const xenstoredRequests = fuzzer({
   },
 });
 
+/** A directory whose listing does not fit into one message. */
+async function makeLongDirectory(world: World): Promise<void> {
+  const control = world.raw(0);
+  for (let child = 0; child < 60; child++) {
+    await world.run(control.ok(XS_MKDIR, `/long/${child}-${'x'.repeat(80)}\0`));
+  }
+}
+
 const reply = fc.record({
   type: fc.oneof(
     { weight: 8, arbitrary: fc.constantFrom('asked', 'error', 'event' as const) },
@@ -131,6 +162,9 @@ const reply = fc.record({
     fc.constantFrom(
       '',
       'n0\0r5\0',
+      '7\0a\0',
+      '7\0b\0\0',
+      '8\0a\0',
       '7\0a\0\0',
       '7\0',
       'x\0w1\0',
@@ -141,7 +175,14 @@ const reply = fc.record({
     fc.string({ maxLength: 20 }),
   ),
 });
+/** Answers to a client that lists: too long for one message, then a part, and the end or another generation. */
+const LONG_LISTINGS = [[], ['7\0b\0\0'], ['8\0b\0\0', '8\0'], ['7\0', '7\0c\0\0']].map((parts) => [
+  { type: 'error' as const, id: -1, payload: 'E2BIG\0' },
+  { type: 'asked' as const, id: -1, payload: '7\0a\0' },
+  ...parts.map((payload) => ({ type: 'asked' as const, id: -1, payload })),
+]);
 const ASKS = ['read', 'list', 'write', 'permissions', 'watch', 'transaction', 'remove'] as const;
+type Ask = (typeof ASKS)[number];
 
 /** Whatever a xenstored answers, everything that was asked of the client settles, with a typed error if any. */
 export const xenstoreClient = fuzzer({
@@ -151,12 +192,15 @@ export const xenstoreClient = fuzzer({
   input: fc.record({
     seed: fc.nat(1000),
     asks: fc.array(fc.constantFrom(...ASKS), { minLength: 1, maxLength: 6 }),
+    listing: fc.option(fc.nat(LONG_LISTINGS.length - 1), { nil: undefined, freq: 2 }),
     replies: fc.array(reply, { maxLength: 30 }),
   }),
-  check: async ({ seed, asks, replies }) => {
+  check: async ({ seed, asks: wanted, listing, replies }) => {
     const runtime = new VirtualRuntime(seed);
     const [channel, server] = bytePipe(runtime);
-    const left = [...replies];
+    const lists = listing !== undefined;
+    const asks: readonly Ask[] = lists ? ['list', ...wanted] : wanted;
+    const left = [...(lists ? LONG_LISTINGS[listing]! : []), ...replies];
     const parser = new MessageParser();
     const send = (asked: XenstoreMessage) => {
       const next = left.shift();
@@ -196,7 +240,7 @@ export const xenstoreClient = fuzzer({
   },
 });
 
-function askOf(client: XenstoreClient, ask: (typeof ASKS)[number]): Promise<unknown> {
+function askOf(client: XenstoreClient, ask: Ask): Promise<unknown> {
   switch (ask) {
     case 'read':
       return client.read('/a');
@@ -229,7 +273,11 @@ export const xenstoreRing = fuzzer({
     seed: fc.nat(1000),
     side: fc.constantFrom('server', 'guest' as const),
     actions: fc.array(
-      fc.oneof(scribble, fc.record({ send: fc.nat(1500) }), fc.record({ pause: fc.boolean() })),
+      fc.oneof(
+        scribble,
+        fc.record({ send: fc.oneof(fc.nat(1500), fc.constantFrom(600_000)) }),
+        fc.record({ pause: fc.boolean() }),
+      ),
       {
         maxLength: 30,
       },

@@ -14,6 +14,7 @@ import {
   parseViewerMessage,
 } from '../../src/server/messages.ts';
 import { ViewerServer } from '../../src/server/server.ts';
+import { noisyPicture } from '../outputs/pictures.ts';
 import { http } from '../server/http-client.ts';
 import { ScriptedView } from '../server/scripted-view.ts';
 import { fuzzer } from './fuzzer.ts';
@@ -120,7 +121,9 @@ class Site {
     const runtime = systemRuntime();
     const view = new ScriptedView(runtime);
     view.addGuest(1, 'guest');
-    await view.connect(1);
+    const screen = await view.connect(1);
+    screen.show(noisyPicture(1, { width: 40, height: 30 }));
+    view.offerControls();
     const options = { view, host: '127.0.0.1', port: 0, token: TOKEN };
     return new Site(view, await ViewerServer.start(runtime, options));
   }
@@ -200,6 +203,9 @@ interface RawRequest {
   readonly headers: readonly string[];
   readonly body: string;
   readonly cut: number;
+  /** One of the good requests instead of method, target and body. */
+  readonly good: number | undefined;
+  readonly type: string;
 }
 
 /** One connection, on which these bytes are sent. @returns what came back until it ended, or until the pause */
@@ -222,6 +228,25 @@ function exchange(port: number, bytes: Buffer): Promise<string> {
   });
 }
 
+/** Requests that are as they should be, so that what comes after the checks is reached. */
+const GOOD: readonly (readonly [method: string, target: string, body: string])[] = [
+  ['GET', '/api/status', ''],
+  ['HEAD', '/api/status', ''],
+  ['GET', '/metrics', ''],
+  ['GET', '/api/guests/1/displays/0.png', ''],
+  ['POST', '/api/guests/1/input', '[{"type":"key","code":30,"pressed":true}]'],
+  ['POST', '/api/guests/1/input', '[{"type":"position","x":65535,"y":1}]'],
+  ['POST', '/api/guests/2/input', '[]'],
+  ['POST', '/api/guests/1/control', '{"action":"stop"}'],
+  ['POST', '/api/guests/1/control', '{"action":"restart"}'],
+  ['POST', '/api/guests/9/control', '{"action":"crash"}'],
+  ['POST', '/api/guests/1/input', `[${' '.repeat(140_000)}]`],
+  ['GET', '/api/guests/1/displays/7.png', ''],
+  ['GET', '/api/nothing', ''],
+  ['PUT', '/api/status', ''],
+];
+const TYPES = ['application/json', 'application/json; charset=utf-8', 'text/plain', ''];
+
 /** Whatever is sent, what comes back is an answer of HTTP and no defect, and the server goes on. */
 export const httpRequests = fuzzer({
   name: 'http',
@@ -236,22 +261,26 @@ export const httpRequests = fuzzer({
       { weight: 3, arbitrary: fc.constantFrom(...TARGETS) },
       fc.string({ maxLength: 20 }).map((path) => `/${path}`),
     ),
-    known: fc.boolean(),
+    known: fc.nat(3).map((roll) => roll > 0),
     headers: fc.array(header, { maxLength: 5 }),
     body: text,
     cut: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, fc.nat(100)),
+    good: fc.option(fc.nat(GOOD.length - 1), { nil: undefined }),
+    type: fc.oneof({ weight: 6, arbitrary: fc.constant(TYPES[0]!) }, fc.constantFrom(...TYPES)),
   }) as fc.Arbitrary<RawRequest>,
   close: closeSite,
-  check: async ({ method, target, known, headers, body, cut }) => {
+  check: async ({ known, headers, cut, good, type, ...asked }) => {
+    const { method, target, body } = asked;
+    const [verb, path, content] = good === undefined ? [method, target, body] : GOOD[good]!;
     const { server } = await theSite();
     const asWeKnow = [
       'host: localhost',
       `authorization: Bearer ${TOKEN}`,
-      'content-type: application/json',
-      `content-length: ${Buffer.byteLength(body)}`,
+      `content-type: ${type}`,
+      `content-length: ${Buffer.byteLength(content)}`,
     ];
-    const head = [`${method} ${target} HTTP/1.1`, ...(known ? asWeKnow : []), ...headers];
-    const whole = Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`);
+    const head = [`${verb} ${path} HTTP/1.1`, ...(known ? asWeKnow : []), ...headers];
+    const whole = Buffer.from(`${head.join('\r\n')}\r\n\r\n${content}`);
     const got = await exchange(server.port, whole.subarray(0, whole.length - cut));
     const status = /^HTTP\/1\.1 (\d{3}) /.exec(got)?.[1];
     assert(got === '' || status !== undefined, `not HTTP: ${got.slice(0, 60)}`);
@@ -279,6 +308,11 @@ export const webSockets = fuzzer({
     const { server, view } = await theSite();
     const socket = new WebSocket(`ws://127.0.0.1:${server.port}/api/view?token=${TOKEN}`);
     let closed: number | undefined;
+    socket.on('message', (data: Buffer, isBinary: boolean) => {
+      if (!isBinary || socket.readyState !== WebSocket.OPEN) return;
+      const drawn = { type: 'drawn', domid: 1, connector: 0, frame: data.readUInt32LE(12) };
+      socket.send(JSON.stringify(drawn));
+    });
     const over = new Promise<void>((resolve) => {
       socket.on('close', (code) => {
         closed = code;
@@ -291,6 +325,7 @@ export const webSockets = fuzzer({
       socket.on('error', () => resolve());
     });
     if (good) {
+      socket.ping();
       const watch = { type: 'watch', screens: [{ domid: 1, connector: 0 }] };
       socket.send(JSON.stringify(watch));
       const press = { type: 'key', code: 30, pressed: true };
@@ -301,6 +336,7 @@ export const webSockets = fuzzer({
       else if ('binary' in each) socket.send(Uint8Array.from(each.binary));
       else socket.ping(Buffer.alloc(each.ping));
     }
+    if (good) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     socket.close();
     const timer = setTimeout(() => socket.terminate(), PATIENCE_MS);
     await over;
