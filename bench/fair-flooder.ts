@@ -22,7 +22,7 @@ import { writePageDirectory } from '../src/xen/page-directory.ts';
 import { FrontRing, initRing } from '../src/xen/ring.ts';
 import { FrontendDevice, type FrontendDriver } from '../src/xen/xenbus/frontend-device.ts';
 
-export type Flood = 'nothing' | 'requests' | 'signals' | 'store' | 'connects' | 'buffers';
+export type Flood = 'counting' | 'requests' | 'signals' | 'store' | 'connects' | 'buffers';
 
 /** Which floods there are from now on. */
 export type FlooderOrder = readonly Flood[];
@@ -32,7 +32,7 @@ const FLOODER_CONNECTORS = 2;
 const BUFFER = { width: 3840, height: 2160, bpp: 32, buffer_sz: 3840 * 2160 * 4 };
 const BUFFER_PAGES = BUFFER.buffer_sz / PAGE_SIZE;
 /** Pages that lie together: such a buffer takes half of the areas that a guest may have. */
-const RUN_PAGES = 8;
+const RUN_PAGES = 16;
 /** Rounds of a flood between two looks at what else there is. */
 const BURST = 64;
 /** Between two looks at whether a flood is on. */
@@ -182,7 +182,7 @@ function times(work: () => unknown): void {
   for (let round = 0; round < BURST; round++) work();
 }
 
-void flood('nothing', () => times(() => {}));
+void flood('counting', () => times(() => {}));
 void flood('requests', () => times(() => otherRing!.fill(junk)));
 void flood('buffers', () => bufferRing!.fill(remake));
 void flood('signals', () => times(() => display.rings.map((ring) => ring.signal())));

@@ -12,7 +12,7 @@
 import { PAGE_SIZE } from '../abi/page.ts';
 import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import { GrantMapError } from '../xen/domain.ts';
 import type { LocalBuffer } from '../xen/memory.ts';
 import { fillPageDirectory, readPageDirectory } from '../xen/page-directory.ts';
@@ -162,6 +162,8 @@ export class Buffers {
     using reserved = this.#guest.charge({ pages, refs: pages });
     this.#guest.spend('mappedPagesPerSecond', pages);
     const refs = await readPageDirectory(domain.foreign, { domid, first: directory, pages });
+    // Reading thousands of references took its time, and so will mapping them.
+    await turn(this.#runtime);
     reserved[Symbol.dispose]();
     return this.#zcopy.fromRefs({
       domid,

@@ -23,7 +23,7 @@ import {
 import { XEN_ERRNO, type XenErrnoName } from '../abi/errno.ts';
 import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import { BackRing } from '../xen/ring.ts';
 import { check } from '../xen/untrusted.ts';
 import type { GuestContext, RateKind } from '../xen/xenbus/driver.ts';
@@ -185,7 +185,7 @@ export class Connector {
       return slow;
     }
     this.#publish();
-    return new Promise((resolve) => this.#parts.runtime.defer(resolve));
+    return turn(this.#parts.runtime);
   }
 
   #rest(kind: RateKind): Promise<void> | undefined {

@@ -18,8 +18,8 @@ import { type MachineMemory, mapFrames } from './machine-memory.ts';
  */
 const MAX_WINDOWS = 8192;
 
-/** Runs of frames that are shown in one go: a window over scattered frames takes a system call for each. */
-const RUNS_PER_TURN = 256;
+/** Runs of frames that are shown in one go: each takes a system call, of some 5 to 10 µs. */
+const RUNS_PER_TURN = 64;
 
 /** Where a domain's code runs, and so who looks at its windows. */
 export type Viewer = 'this-thread' | 'other-thread' | 'other-process';

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { GNTST_no_space, GNTST_okay, gntstName } from '../abi/grant-table.ts';
 import { SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import {
   type ExportRequest,
   type Farewell,
@@ -138,7 +138,7 @@ export class GuestForeign implements ForeignMemory {
 
   /** Pages that are scattered take many system calls: others get their turn between some and some. */
   async #showRest({ window }: WindowRef): Promise<void> {
-    do await new Promise<void>((resolve) => this.#runtime.defer(resolve));
+    do await turn(this.#runtime);
     while (!(await this.#port.call('showGrants', { window })));
   }
 

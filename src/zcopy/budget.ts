@@ -58,9 +58,9 @@ export const DEFAULT_BUDGET: Budget = {
   refs: 2 * PAGES,
   mappings: 256,
   // On a Xen host a mapping takes one, wherever its pages are. In process it takes one for each run of consecutive
-  // frames, of which buffers have few; a guest without manners has as many as it has pages, and twenty of those fit
+  // frames, of which buffers have few; a guest without manners has as many as it has pages, and fifty of those fit
   // into a process.
-  areas: 2048,
+  areas: 1024,
   // Two for each connector; the rest for keyboards.
   ports: 40,
   watches: 32,

@@ -103,6 +103,7 @@ export class Attachment implements BackendDevice {
       attachment.scope.own(await PacedWatch.open({ runtime, guest, path, onChange }));
       return attachment;
     } catch (error) {
+      if (error instanceof ProtocolViolation) attachment.guest.countRefusal(error.reason);
       await attachment.leave();
       throw error;
     }

@@ -10,6 +10,8 @@ import type { XenstoreWatch } from '../xenstore.ts';
 import { isErrno } from '../xenstore-access.ts';
 import type { GuestContext } from './driver.ts';
 
+/** Shortest time without the watch, in milliseconds: taking it out and setting it again costs two requests. */
+const DEAF_MIN_MS = 200;
 /** Pause before another try when a watch is refused that was accepted before. */
 const RETRY_MS = 1000;
 
@@ -72,11 +74,19 @@ export class PacedWatch implements AsyncDisposable {
     const { signal } = this.#closing;
     const watch = this.#watch;
     this.#watch = undefined;
-    await this.#guarded(async () => watch?.[Symbol.asyncDispose]());
-    await rest;
+    const takeOut = async () => watch?.[Symbol.asyncDispose]();
+    // When xenstored refuses, it is out of our own list all the same, and there is nothing left to ask.
+    if (!(await this.#guarded(takeOut))) await takeOut();
+    await Promise.all([rest, this.#sleep(DEAF_MIN_MS)]);
     while (!signal.aborted && !(await this.#guarded(() => this.#set()))) {
-      await sleep(this.#options.runtime, RETRY_MS, signal).catch(() => {});
+      await this.#sleep(RETRY_MS);
     }
+  }
+
+  /** Until the time is over or the watch is closed. */
+  async #sleep(delayMs: number): Promise<void> {
+    const { signal } = this.#closing;
+    if (!signal.aborted) await sleep(this.#options.runtime, delayMs, signal).catch(() => {});
   }
 
   /** Whether it is done, or there is no use in trying again as xenstore is lost: its owner ends all of us then. */
