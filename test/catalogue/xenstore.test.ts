@@ -13,6 +13,8 @@ import { type Attack, attackOn, survives, World } from './world.ts';
 
 const EDID = { operation: XENDISPL_OP_GET_EDID };
 const LONG = '9'.repeat(1000);
+/** Longer than a backend waits after a first failure, in milliseconds. */
+const RETRY_MS = 150;
 
 const device = (domid: DomId) =>
   ({
@@ -305,6 +307,9 @@ test('X3: xenstore refuses each request about a guest in turn, with every errno'
     victim = `/${t.domid}/`;
     left = calls;
     await t.raw.open();
+    // A request that fails after the connection was made costs that connection, and another one follows.
+    await world.pause(RETRY_MS);
+    await world.until(() => world.statusOf(t.domid)?.displays.length === 1, 'it is connected');
     await t.show();
     await t.raw.close();
     failed = left < 0;
