@@ -100,6 +100,7 @@ export class Connection implements Objects {
 
     const controlPage = await this.#mapPage(scope, published.controlRing);
     const eventPage = await this.#mapPage(scope, published.eventPage);
+    await device.confirmFrontend();
     scope.defer(() => connector?.idle());
     const info: ConnectorInfo = { domid, index, uniqueId, width, height };
     const outputConnector = await output.connect(info);

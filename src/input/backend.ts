@@ -90,6 +90,7 @@ export class KeyboardBackend implements BackendDriver {
     const input = this.#byDevice.get(device)!;
     const { page: ref, port: remotePort, wishes } = await readPublished(device);
     const page = scope.own(await domain.foreign.map({ domid, refs: [ref], writable: true }));
+    await device.confirmFrontend();
     let channel: EventChannel | undefined;
     const connection = new KbdConnection({
       runtime,

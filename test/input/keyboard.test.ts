@@ -480,3 +480,58 @@ test('the pointer has the size of the first display when nobody says otherwise',
   assert.equal(await world.run(world.dom0.store.read(`${backend}/feature-abs-pointer`)), '1');
   await world.run(bus.close());
 });
+
+test('a page that was used for something else before it could be mapped is not written to (seed 1)', async () => {
+  const world = new World(1);
+  const { runtime, dom0 } = world;
+  const guest = await world.run(world.guest());
+  const device = keyboard(guest.domid);
+  const { frontend } = devicePaths(device);
+  let leave = async (): Promise<void> => {};
+  const foreign: typeof dom0.foreign.map = async (request) => {
+    await leave();
+    return dom0.foreign.map(request);
+  };
+  const { grants, memory, events, store } = dom0;
+  const domain = {
+    domid: DOM0,
+    provider: 'hypervisor' as const,
+    grants,
+    memory,
+    events,
+    store,
+    foreign: { map: foreign, export: dom0.foreign.export },
+    [Symbol.asyncDispose]: async () => {},
+  };
+  const inputs = new GuestInputs();
+  const driver = new KeyboardBackend({ runtime, type: 'vinput', inputs });
+  const bus = await world.run(
+    BackendBus.open({ runtime, domain, driver, guests: world.guests(domain) }),
+  );
+  await world.run(addDevice(dom0.store, device));
+  const page = await world.run(guest.grants.share({ domid: DOM0, pages: 1, writable: true }));
+  // A ring of a display that has just been made, under the reference that the keyboard's page had.
+  const ring = Uint32Array.of(0, 1, 0, 1);
+  let reused: Uint8Array | undefined;
+  leave = async () => {
+    leave = async () => {};
+    await guest.store.write(`${frontend}/state`, '5');
+    await page[Symbol.asyncDispose]();
+    const other = await guest.grants.share({ domid: DOM0, pages: 1, writable: true });
+    assert.deepEqual(other.refs, page.refs);
+    reused = other.bytes;
+    new Uint32Array(reused.buffer, reused.byteOffset, 4).set(ring);
+  };
+  const request = { remote: DOM0, handler: () => {} };
+  const channel = await world.run(guest.events.allocUnbound(request));
+  const nodes = { 'page-gref': `${page.refs[0]}`, 'event-channel': `${channel.port}`, state: '4' };
+  for (const [key, value] of Object.entries(nodes)) {
+    await world.run(guest.store.write(`${frontend}/${key}`, value));
+  }
+  await world.until(() => world.refused.has('withdrawn'), 'the backend notices');
+  await world.idle();
+  const bytes = Buffer.from(ring.buffer);
+  assert.deepEqual(Buffer.from(reused!.subarray(0, 16)), bytes);
+  assert(reused!.subarray(16).every((byte) => byte === 0));
+  await world.run(bus.close());
+});

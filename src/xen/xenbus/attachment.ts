@@ -5,6 +5,7 @@
 // disconnect; everything else that the attachment holds is gone when `leave` has resolved.
 
 import assert from 'node:assert/strict';
+import { XenbusStateConnected, XenbusStateInitialised, xenbusStateName } from '../../abi/xenbus.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
 import type { Logger } from '../../runtime/runtime.ts';
 import type { Scope } from '../../runtime/scope.ts';
@@ -13,11 +14,18 @@ import type { DeviceAddress, DeviceNodes } from './device-nodes.ts';
 import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
 import { readPeerNode } from './peer-node.ts';
+import { parseState, type XenbusState } from './states.ts';
 
 /** Longest value of a frontend's node that a driver gets to see, in characters. */
 const FRONTEND_VALUE_CHARS_MAX = 256;
 /** Most nodes that one connection can depend on: 256 connectors of a display with 6 each, and some. */
 const PUBLISHED_NODES_MAX = 2048;
+
+/** States of a frontend in which what it has published is there. */
+const STANDING_BY: ReadonlySet<XenbusState> = new Set([
+  XenbusStateInitialised,
+  XenbusStateConnected,
+]);
 
 class Connection {
   readonly scope: Scope;
@@ -114,6 +122,13 @@ export class Attachment implements BackendDevice {
       throw new ProtocolViolation('oversized-node', 'XEN_EINVAL', detail);
     }
     return value === undefined ? undefined : distrust(value);
+  }
+
+  async confirmFrontend(): Promise<void> {
+    const state = parseState(await this.readState());
+    if (STANDING_BY.has(state) && !(await this.publishedAnew())) return;
+    const detail = `the frontend went to ${xenbusStateName(state)} while it was being connected`;
+    throw new ProtocolViolation('withdrawn', 'XEN_EAGAIN', detail);
   }
 
   /** The frontend's `state`, whatever it holds. */

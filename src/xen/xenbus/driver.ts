@@ -77,6 +77,12 @@ export interface BackendDevice {
    */
   readFrontend(key: string): Promise<Untrusted<string> | undefined>;
   /**
+   * To be called when what was read while connecting is mapped, before anything is written there: a frontend that
+   * has left meanwhile may have used the same references for something else.
+   * @throws ProtocolViolation `withdrawn` (XEN_EAGAIN) when the frontend does not stand by it any more
+   */
+  confirmFrontend(): Promise<void>;
+  /**
    * Gives up on this connection: writes the reason to the device's `error` node, releases everything
    * the connection held and goes Closing, Closed, then waits for the frontend to start anew.
    * Safe to call at any time, also from an event handler; only the first call of a connection counts.
