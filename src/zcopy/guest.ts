@@ -9,6 +9,7 @@ import type { MemoryPool } from '../xen/memory.ts';
 import type { GuestContext } from '../xen/xenbus/driver.ts';
 import { accountedDomain } from './accounted-domain.ts';
 import type { Account, Budget, Ledger } from './ledger.ts';
+import { patientDomain } from './patient-domain.ts';
 
 export interface GuestOptions {
   readonly runtime: Runtime;
@@ -30,7 +31,7 @@ export interface OpenGuest {
 export function openGuest(options: GuestOptions): OpenGuest {
   const { runtime, ledger, budget, domid, name } = options;
   const account = ledger.open({ domid, name, budget });
-  const domain = accountedDomain(options.domain, account);
+  const domain = accountedDomain(patientDomain(runtime, options.domain), account);
   const scope = new Scope(`guest-${domid}`);
   scope.defer(() => ledger.close(account));
   let pool: Promise<MemoryPool> | undefined;
