@@ -103,6 +103,19 @@ function program(): Command {
     .option('--json', 'as JSON: structs with sizes and offsets, constants')
     .action(async (options) => (await import('./abi.ts')).abi(options));
 
+  root
+    .command('sim')
+    .description(
+      'a whole host in virtual time, with everything going wrong that can; one seed, one run',
+    )
+    .option('--seed <n>', 'of the run; a fresh one when left out')
+    .option('--steps <n>', 'scheduler steps to run', '100000')
+    .option(
+      '--json',
+      'print {"seed", "steps", "stepsPerSecond", "guests", "faults", "violations", "digest"}',
+    )
+    .action(async (options) => (await import('./sim.ts')).sim(options));
+
   root.addCommand(shareCommand(withServiceOptions));
   inherit(root);
   return root;

@@ -109,6 +109,8 @@ export class Connection implements Objects {
 
     const controlPage = await this.#mapPage(scope, published.controlRing);
     const eventPage = await this.#mapPage(scope, published.eventPage);
+    // What it left meanwhile may be something else by now, where nothing may be written.
+    await device.confirmPublished();
     scope.defer(() => connector?.idle());
     const info: ConnectorInfo = { domid, index, uniqueId, width, height };
     const outputConnector = await output.connect(info, runtime);

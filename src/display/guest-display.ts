@@ -14,6 +14,7 @@ import {
   XENDISPL_OP_SET_CONFIG,
 } from '../abi/displif.ts';
 import { PAGE_SIZE } from '../abi/page.ts';
+import { SysError } from '../runtime/errors.ts';
 import type { Scope } from '../runtime/scope.ts';
 import type { Domain, SharedPages } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
@@ -73,6 +74,12 @@ interface NewBuffer extends BufferShape {
   readonly scopes: BufferScopes;
 }
 
+/** The connection ended before a buffer was made. */
+function disconnected(): SysError {
+  const context = 'making a buffer of a display that is not connected any more';
+  return new SysError({ call: 'displif DBUF_CREATE', errnoName: 'ENOTCONN', context });
+}
+
 function pagesOf({ stride, height }: NewBuffer): number {
   return Math.ceil((stride * height) / PAGE_SIZE);
 }
@@ -92,6 +99,7 @@ export class GuestDisplay {
 
   /** Makes a buffer of new, black pages: ours, or the backend's. @throws SysError, ProtocolViolation */
   async createBuffer(shape: BufferShape): Promise<GuestBuffer> {
+    if (this.#parts.scope.closing) throw disconnected();
     const granted = this.#parts.scope.child('buffer');
     const mapped = granted.child('mapped');
     const cookie = this.#newCookie();
@@ -106,7 +114,7 @@ export class GuestDisplay {
       return buffer;
     } catch (error) {
       await granted.close();
-      throw error;
+      throw this.#parts.scope.closing ? disconnected() : error;
     }
   }
 

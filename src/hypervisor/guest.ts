@@ -39,6 +39,7 @@ export class Guest {
   readonly #options: GuestOptions;
   readonly #onGone = withResolver<GuestEnd>();
   #place: GuestPlace | undefined;
+  #built: Promise<void> = Promise.resolve();
   #destroyed: Promise<void> | undefined;
 
   constructor(options: GuestOptions) {
@@ -46,6 +47,11 @@ export class Guest {
     this.domid = options.domain.domid;
     this.name = options.domain.name;
     this.gone = this.#onGone.promise;
+  }
+
+  /** The guest is being built: what that makes is there to be taken away only when it is over. */
+  isBuiltBy(building: Promise<void>): void {
+    this.#built = building.catch(() => {});
   }
 
   /** The guest's code runs there; the guest is gone only when it has ended. */
@@ -77,6 +83,7 @@ export class Guest {
   async #destroy(): Promise<void> {
     const { runtime, hypervisor, store, domain, uuid, devices } = this.#options;
     hypervisor.pause(this.domid);
+    await this.#built;
     await removeDevices(runtime, store, devices);
     if (this.#place?.hasOwnViews) await this.#place.ended;
     hypervisor.destroy(this.domid);

@@ -95,6 +95,11 @@ export class MachineMemory implements FrameSource, Disposable {
     return this.isAllocatedTo(frame, owner) && this.#references[frame] === 1;
   }
 
+  /** Who uses `frame`: its owner as one, and each place where it is mapped; 0 when it is free. */
+  referencesTo(frame: number): number {
+    return this.#references[frame] ?? 0;
+  }
+
   /** New frames, zeroed, with one reference each; undefined when the machine has too few. */
   allocate(owner: number, count: number, limit: FrameLimit = {}): Uint32Array | undefined {
     if (this.#fault({ owner, frames: count })) return undefined;

@@ -14,6 +14,7 @@ import { DomainNames } from './domain-names.ts';
 import { Guest, type GuestPlace } from './guest.ts';
 import { GuestDomain } from './guest-domain.ts';
 import type { DomainLimits, DomainState, HostedDomain } from './hosted-domain.ts';
+import type { HypercallPort } from './hypercalls.ts';
 import { Hypervisor, type HypervisorOptions } from './hypervisor.ts';
 import type { Iommu } from './iommu.ts';
 import { buildStoreRing, connectToStore, serveStore } from './store-ring.ts';
@@ -32,6 +33,8 @@ export interface XenHostOptions extends HypervisorOptions {
   readonly quotas?: Quotas;
   /** The IOMMU of the machine, in front of the driver domain's devices. */
   readonly iommu?: Iommu;
+  /** What stands between the code of domains in this thread and the hypervisor: the observers of a simulation. */
+  readonly throughPort?: (port: HypercallPort) => HypercallPort;
 }
 
 /** What `xl create` is told about a guest. */
@@ -59,14 +62,16 @@ export class XenHost implements AsyncDisposable {
   readonly #guests = new Map<DomId, Guest>();
   /** Xenstored's connections to the guests. */
   readonly #served = new Map<DomId, AsyncDisposable>();
+  readonly #throughPort: (port: HypercallPort) => HypercallPort;
 
   private constructor(options: XenHostOptions) {
-    const { runtime, quotas, iommu } = options;
+    const { runtime, quotas, iommu, throughPort = (port) => port } = options;
     this.runtime = runtime;
+    this.#throughPort = throughPort;
     this.hypervisor = new Hypervisor(options);
     this.xenstored = new Xenstored({ runtime, ...(quotas && { quotas }) });
     this.dom0 = new GuestDomain({
-      port: this.hypervisor.enter(DOM0),
+      port: throughPort(this.hypervisor.enter(DOM0)),
       runtime,
       connectStore: () => this.#connectDom0(),
       iommu,
@@ -95,7 +100,7 @@ export class XenHost implements AsyncDisposable {
 
   /** The domain of a guest, for code in this thread. */
   enter({ domid }: Guest, runtime: Runtime = this.runtime): GuestDomain {
-    const port = this.hypervisor.enter(domid);
+    const port = this.#throughPort(this.hypervisor.enter(domid));
     return new GuestDomain({
       port,
       runtime,
@@ -171,11 +176,16 @@ export class XenHost implements AsyncDisposable {
     const guest = new Guest({ runtime, hypervisor, store: dom0.store, domain, uuid, devices });
     this.#guests.set(domid, guest);
     void guest.gone.then(() => this.#guests.delete(domid));
-    try {
+    const build = async () => {
       domain.storeRing = buildStoreRing(hypervisor, domain);
       // As libxl: who hears that a domain was introduced finds its home.
       await writeHome(dom0.store, domain, { uuid, devices });
       this.#served.set(domid, await serveStore({ runtime, dom0, xenstored }, domain));
+    };
+    try {
+      const built = build();
+      guest.isBuiltBy(built);
+      await built;
       if (domain.state === 'running') this.names.add(domid, name);
       return { guest, domain };
     } catch (error) {

@@ -7,7 +7,6 @@
 // A step costs one immediate of Node's: between two immediates of one turn of the event loop Node runs all
 // promise reactions, so many steps fit into a turn, and nothing is polled in between.
 
-import assert from 'node:assert/strict';
 import { type Random, SeededRandom } from './random.ts';
 import { type Logger, type Runtime, silentLogger, type Timer } from './runtime.ts';
 import { TimerQueue } from './timer-queue.ts';
@@ -17,7 +16,6 @@ export class VirtualRuntime implements Runtime {
   readonly log: Logger;
   #nowMs = 0;
   #steps = 0;
-  #running = false;
   readonly #runnable: (() => void)[] = [];
   readonly #timers = new TimerQueue();
 
@@ -73,8 +71,6 @@ export class VirtualRuntime implements Runtime {
     condition: () => boolean,
     { what, maxSteps = DEFAULT_MAX_STEPS }: RunOptions,
   ): Promise<void> {
-    assert(!this.#running, 'a world is run by one caller at a time');
-    this.#running = true;
     const lastStep = this.#steps + maxSteps;
     /** @returns whether there is to be another turn */
     const turn = (): boolean => {
@@ -82,9 +78,7 @@ export class VirtualRuntime implements Runtime {
       if (this.#steps < lastStep && this.#runOne()) return true;
       throw new Error(`the virtual world stopped before: ${what}`);
     };
-    return inImmediates(turn).finally(() => {
-      this.#running = false;
-    });
+    return inImmediates(turn);
   }
 
   #runOne(): boolean {

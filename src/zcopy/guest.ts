@@ -11,6 +11,7 @@ import { accountedDomain } from './accounted-domain.ts';
 import type { Budget } from './budget.ts';
 import type { Account, Ledger } from './ledger.ts';
 import { Pace } from './pace.ts';
+import { patientDomain } from './patient-domain.ts';
 
 export interface GuestOptions {
   readonly runtime: Runtime;
@@ -32,7 +33,7 @@ export interface OpenGuest {
 export function openGuest(options: GuestOptions): OpenGuest {
   const { runtime, ledger, budget, domid, name } = options;
   const account = ledger.open({ domid, name, budget });
-  const domain = accountedDomain(options.domain, account);
+  const domain = accountedDomain(patientDomain(runtime, options.domain), account);
   const scope = new Scope(`guest-${domid}`);
   scope.defer(() => ledger.close(account));
   const pace = new Pace(runtime, account);

@@ -228,3 +228,14 @@ test('a frontend that comes back again and again leaves nothing behind (X2)', as
   }
   await finish(host, guest);
 });
+
+test('a buffer of a display that is over cannot be made, and the error says why (seed 6)', async () => {
+  const host = await DisplayHost.open();
+  const guest = await host.display('64x48');
+  const { display } = guest;
+  const shape = { width: 64, height: 48, format: XRGB8888 };
+  const over = { name: 'SysError', errnoName: 'ENOTCONN' };
+  await guest.close();
+  await host.run(assert.rejects(display.createBuffer(shape), over));
+  await host.close();
+});

@@ -167,3 +167,17 @@ test('a guest without room for its xenstore page is not created, and nothing of 
       (error) => error instanceof SysError && error.errnoName === 'ENOMEM',
     );
   }));
+
+test('a guest that is destroyed while it is being made leaves no nodes behind (simulated world 1498481424)', async () => {
+  await onVirtualHost(1, async ({ runtime, host, run }) => {
+    const displays = [{ uniqueId: 'screen', width: 64, height: 48 }];
+    for (let steps = 0; steps < 120; steps += 3) {
+      const creating = host.createGuest({ name: 'guest', displays }).catch(() => undefined);
+      for (let step = 0; step < steps; step++) await runtime.step();
+      const [guest] = host.guests;
+      await run(Promise.all([creating, guest!.destroy()]));
+      const left = await run(host.dom0.store.directory('/local/domain/0/backend/vdispl'));
+      assert.deepEqual(left ?? [], [], `destroyed after ${steps} steps`);
+    }
+  });
+});

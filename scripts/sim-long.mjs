@@ -1,0 +1,46 @@
+// `npm run sim:long`: worlds of fresh seeds until the time is over (`--minutes N`, 10 unless told otherwise), one line
+// each; or, with `--explore`, every course of two guests' buffers (minutes). Ends with 1 at the first violation, after shrinking it.
+import { randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { explore, shrinkRun, simulate } from '../dist/sim/index.js';
+
+const STEPS = 200_000;
+const WHOLE = ['create', 'attach', 'show', 'flip', 'destroy'];
+/** Two guests with a buffer each, and the death of either side at any moment: some 6000 states. */
+const TWO_GUESTS = {
+  lives: [WHOLE, ['create', 'destroy']],
+  deaths: { guests: true, backend: true },
+  statesMax: 100_000,
+};
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '10' },
+    explore: { type: 'boolean', default: false },
+  },
+});
+const status = values.explore ? await exploreAll() : await runFor(Number(values.minutes) * 60_000);
+process.exit(status);
+
+async function exploreAll() {
+  const onProgress = (states) => process.stderr.write(`${states} states\n`);
+  const { failure, ...found } = await explore({ ...TWO_GUESTS, onProgress });
+  process.stdout.write(`${JSON.stringify(found)}\n`);
+  if (failure === undefined) return 0;
+  process.stdout.write(`${failure.broken.join('\n')}\nafter\n${failure.course.join('\n')}\n`);
+  return 1;
+}
+
+async function runFor(durationMs) {
+  const untilMs = Date.now() + durationMs;
+  while (Date.now() < untilMs) {
+    const report = await simulate({ seed: randomInt(2 ** 32), steps: STEPS });
+    process.stdout.write(`${JSON.stringify(report)}\n`);
+    if (report.violations.length === 0) continue;
+    const { violation, omitted, steps, trace } = await shrinkRun(report);
+    process.stdout.write(`${JSON.stringify({ violation, omitted, steps })}\n`);
+    process.stdout.write(`${trace.join('\n')}\n`);
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,231 @@
+// The daemon of a simulated host, as the process that it is: started, killed at any step, stopped in good order and
+// started again; with an output, the viewers of it, and a person at the keyboard.
+
+import { Daemon } from '../src/daemon/daemon.ts';
+import { ScreenViewer } from '../src/outputs/browser/screen-viewer.ts';
+import type { Screen } from '../src/outputs/screen.ts';
+import { messageOf, SysError } from '../src/runtime/errors.ts';
+import type { Random } from '../src/runtime/random.ts';
+import { sleep } from '../src/runtime/runtime.ts';
+import type { Domain } from '../src/xen/domain.ts';
+import { DOM0, type DomId } from '../src/xen/ids.ts';
+import { bytePipe } from '../src/xen/pipe.ts';
+import { XenstoreClient } from '../src/xen/xenstore-client.ts';
+import { between, happens, oneOf, streamOf } from './chance.ts';
+import { keyCodes } from './guests/honest.ts';
+import { SimOutput } from './output.ts';
+import { Program } from './program.ts';
+import { programDomain } from './program-domain.ts';
+import type { Surroundings } from './surroundings.ts';
+
+/** Time that a killed daemon is gone, in milliseconds. */
+const DOWN_MS = [1, 3000] as const;
+/** A viewer's time for an update on a good and on a slow link, in milliseconds. */
+const DRAWN_AFTER_MS = [1, 10] as const;
+const SLOW_DRAWN_AFTER_MS = [50, 2000] as const;
+/** Time between two things that the person does, in milliseconds. */
+const TYPING_MS = [5, 400] as const;
+const VIEWERS_MAX = 4;
+
+export interface BackendOptions {
+  readonly world: Surroundings;
+  readonly importsBuffers: boolean;
+  readonly refreshHz: number;
+  /** What the daemon gets for its domain; a test makes it defective here. */
+  readonly through: (domain: Domain) => Domain;
+  readonly throughOutput: (output: SimOutput) => SimOutput;
+}
+
+/** One life of the daemon. */
+interface Life {
+  readonly program: Program;
+  readonly viewers: Set<ScreenViewer>;
+  daemon: Daemon | undefined;
+  output: SimOutput | undefined;
+}
+
+export class Backend {
+  readonly #options: BackendOptions;
+  readonly #random: Random;
+  /** Programs that are dead and of which the kernel still has something. */
+  readonly #remains = new Set<Program>();
+  #life: Life | undefined;
+  #lives = 0;
+  #closed = false;
+  #typing = true;
+
+  constructor(options: BackendOptions) {
+    this.#options = options;
+    this.#random = streamOf(options.world.seed, 'backend');
+  }
+
+  /** The daemon, while it serves. */
+  get daemon(): Daemon | undefined {
+    return this.#life?.daemon;
+  }
+
+  /** Whether there is a daemon, serving or about to. */
+  get running(): boolean {
+    return this.#life !== undefined;
+  }
+
+  /** Whether none of the daemon's calls is under way. */
+  get quiet(): boolean {
+    return this.#life?.program.busy === 0;
+  }
+
+  /** Whether nothing is left of daemons that are gone. */
+  get clean(): boolean {
+    for (const program of this.#remains) if (program.held === 0) this.#remains.delete(program);
+    return this.#remains.size === 0;
+  }
+
+  shownPixel(domid: DomId, connector: number): number | undefined {
+    const bytes = this.#life?.output?.screen(domid, connector)?.shown?.bytes;
+    return bytes && (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+  }
+
+  /** Every screen and the domain whose it is. */
+  get screens(): Iterable<Screen> {
+    return this.#life?.output?.screens ?? [];
+  }
+
+  /** Starts the daemon; when it does not start, again a little later, as an init system does. */
+  start(): void {
+    const { world } = this.#options;
+    this.#lives += 1;
+    const random = streamOf(world.seed, `daemon ${this.#lives}`);
+    const program = new Program({ runtime: world.runtime, random, log: world.runtime.log });
+    const life: Life = { program, viewers: new Set(), daemon: undefined, output: undefined };
+    this.#life = life;
+    this.#run(life).catch((error: unknown) => {
+      world.findings.hold(error instanceof SysError, 'defect', () => {
+        return `the daemon does not start: ${messageOf(error)}`;
+      });
+      if (this.#life === life) this.kill();
+    });
+  }
+
+  /** Ends the daemon at this step; it is started again later. */
+  kill(): void {
+    const life = this.#life;
+    if (!life) return;
+    this.#bury(life);
+    const { runtime } = this.#options.world;
+    runtime.after(between(this.#random, ...DOWN_MS), () => {
+      if (!this.#life && !this.#closed) this.start();
+    });
+  }
+
+  /** Ends the daemon in good order, and for good. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.stop();
+  }
+
+  /** Ends the daemon in good order. */
+  async stop(): Promise<void> {
+    const life = this.#life;
+    if (!life?.daemon) return this.kill();
+    await life.daemon[Symbol.asyncDispose]();
+    this.#bury(life);
+  }
+
+  /** A viewer goes, and another one comes. */
+  changeViewers(): void {
+    const life = this.#life;
+    if (!life) return;
+    const [first] = life.viewers;
+    if (first && happens(this.#random, 2)) {
+      first[Symbol.dispose]();
+      life.viewers.delete(first);
+    }
+    const screens = [...(life.output?.screens ?? [])];
+    if (screens.length > 0 && life.viewers.size < VIEWERS_MAX) {
+      this.#watch(life, oneOf(this.#random, screens));
+    }
+  }
+
+  /** The person gets up, and whatever was down is released. */
+  stopTyping(domids: Iterable<DomId>): void {
+    this.#typing = false;
+    for (const domid of domids) this.#life?.daemon?.input(domid)?.releaseAll();
+  }
+
+  /** What the kernel still has of a daemon that is gone, it gives back. */
+  #bury(life: Life): void {
+    if (this.#life === life) this.#life = undefined;
+    life.program.kill();
+    this.#remains.add(life.program);
+  }
+
+  async #run(life: Life): Promise<void> {
+    const { world, importsBuffers, refreshHz, through, throughOutput } = this.#options;
+    const { runtime, host, faults, findings, trace, budget } = world;
+    const { program } = life;
+    const [client, server] = bytePipe(runtime);
+    host.xenstored.accept({ channel: server, domid: DOM0 });
+    const store = new XenstoreClient({ runtime: program, channel: client });
+    program.keep({
+      release: async () => {
+        await store[Symbol.asyncDispose]();
+        return true;
+      },
+    });
+    const own = programDomain({ runtime, program, domain: host.dom0, store, faults, trace });
+    life.daemon = await Daemon.start({
+      runtime: program,
+      domain: through(own),
+      budget,
+      refreshHz,
+      hostPaths: {},
+      output: (options) => {
+        life.output = throughOutput(new SimOutput(options, { faults, findings, importsBuffers }));
+        return life.output;
+      },
+    });
+    trace.note('daemon serves', this.#lives);
+    await this.#type(life);
+  }
+
+  /** A person who presses keys of whichever guest is there. */
+  async #type({ program, daemon }: Life): Promise<void> {
+    for (;;) {
+      await sleep(program, between(this.#random, ...TYPING_MS));
+      if (!this.#typing) return;
+      const guests = daemon!.status().guests.filter(({ input }) => input.state === 'connected');
+      if (guests.length === 0) continue;
+      const { domid } = oneOf(this.#random, guests);
+      const input = daemon!.input(domid as DomId);
+      const { first, count } = keyCodes(domid);
+      input?.key(first + this.#random.below(count), happens(this.#random, 2));
+      if (happens(this.#random, 4))
+        input?.position(this.#random.below(100), this.#random.below(100));
+      if (happens(this.#random, 8)) input?.releaseAll();
+    }
+  }
+
+  #watch(life: Life, screen: Screen): void {
+    const { faults, findings } = this.#options.world;
+    const { program, viewers } = life;
+    let frame = 0;
+    const viewer = new ScreenViewer(program, {
+      screen,
+      transport: {
+        local: true,
+        send: async () => {
+          frame += 1;
+          const slow = faults.strikes('viewer-slow');
+          const [min, max] = slow ? SLOW_DRAWN_AFTER_MS : DRAWN_AFTER_MS;
+          const update = frame;
+          program.after(faults.measure('viewer-slow', min, max), () => viewer.drawn(update));
+        },
+        fail: (reason) => {
+          findings.hold(false, 'defect', () => `a viewer failed: ${messageOf(reason)}`);
+        },
+      },
+      onClosed: () => viewers.delete(viewer),
+    });
+    viewers.add(viewer);
+  }
+}

@@ -1,0 +1,84 @@
+// Fate: what befalls whole guests and the whole daemon, at any step: crashes, orderly ends, reboots from outside,
+// devices that are taken away, viewers that come and go.
+
+import { messageOf } from '../src/runtime/errors.ts';
+import type { Random } from '../src/runtime/random.ts';
+import { sleep } from '../src/runtime/runtime.ts';
+import type { Backend } from './backend.ts';
+import { between, streamOf, weighted } from './chance.ts';
+import type { FaultKind } from './faults.ts';
+import type { GuestLife } from './guests/life.ts';
+import type { Population } from './population.ts';
+import type { Surroundings } from './surroundings.ts';
+
+/** Time that a daemon which was stopped is gone, in milliseconds. */
+const RESTART_MS = [1, 1000] as const;
+
+const BLOWS = {
+  'guest-crash': 3,
+  'guest-destroy': 3,
+  'guest-shutdown': 2,
+  'backend-kill': 2,
+  'backend-restart': 1,
+  'viewer-gone': 6,
+} as const satisfies Partial<Record<FaultKind, number>>;
+
+export interface FateParts {
+  readonly world: Surroundings;
+  readonly backend: Backend;
+  readonly population: Population;
+  /** Mean time between two blows, in milliseconds. */
+  readonly everyMs: number;
+}
+
+export class Fate {
+  readonly #parts: FateParts;
+  readonly #random: Random;
+
+  constructor(parts: FateParts) {
+    this.#parts = parts;
+    this.#random = streamOf(parts.world.seed, 'fate');
+  }
+
+  /** Strikes until the world is healed. */
+  async run(): Promise<void> {
+    const { world, everyMs } = this.#parts;
+    for (let blow = 0; !world.faults.healed; blow++) {
+      await sleep(world.runtime, between(this.#random, 0, 2 * everyMs));
+      const kind = weighted(this.#random, BLOWS);
+      const target = this.#random.u32();
+      if (!world.faults.has(kind) || world.omits(`fate-${blow}`)) continue;
+      world.faults.count(kind);
+      this.#strike(kind, target);
+    }
+  }
+
+  #strike(kind: keyof typeof BLOWS, target: number): void {
+    const { backend, population } = this.#parts;
+    const { lives } = population;
+    const life = lives[target % Math.max(1, lives.length)];
+    if (kind === 'backend-kill') backend.kill();
+    else if (kind === 'backend-restart') this.#inBackground(this.#restart());
+    else if (kind === 'viewer-gone') backend.changeViewers();
+    else if (life) this.#inBackground(this.#end(kind, life));
+  }
+
+  async #end(kind: FaultKind, life: GuestLife): Promise<void> {
+    if (kind === 'guest-shutdown') await life.shutDown();
+    else if (kind === 'guest-destroy') await life.guest.destroy();
+    else if (this.#parts.world.runs(life.guest.domid)) life.guest.crash();
+  }
+
+  async #restart(): Promise<void> {
+    const { backend, world } = this.#parts;
+    await backend.stop();
+    await sleep(world.runtime, between(this.#random, ...RESTART_MS));
+    if (!backend.running) backend.start();
+  }
+
+  #inBackground(work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      this.#parts.world.findings.hold(false, 'defect', () => `fate failed: ${messageOf(error)}`);
+    });
+  }
+}

@@ -1,0 +1,301 @@
+// The life of a guest that keeps the rules: our own frontends, and a program that draws, flips, makes and
+// destroys buffers, and takes input, through every failure and every restart of the backend.
+//
+// What it must get, and complains of when it does not: its own pictures on its screens, its own input, an answer to
+// everything; pages of its back when the backend said so; and, once nothing goes wrong any more, frames.
+
+import { DisplayFrontend } from '../../src/display/frontend.ts';
+import type {
+  GuestBuffer,
+  GuestDisplay,
+  GuestFramebuffer,
+} from '../../src/display/guest-display.ts';
+import { XRGB8888 } from '../../src/display/pixel-format.ts';
+import type { Guest } from '../../src/hypervisor/guest.ts';
+import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import { KeyboardFrontend } from '../../src/input/frontend.ts';
+import { messageOf, ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
+import type { Random } from '../../src/runtime/random.ts';
+import { sleep } from '../../src/runtime/runtime.ts';
+import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
+import { between, happens, streamOf } from '../chance.ts';
+import { Program } from '../program.ts';
+import { programDomain } from '../program-domain.ts';
+import { RingOracle } from '../ring-oracle.ts';
+import type { Surroundings } from '../surroundings.ts';
+import type { GuestLife } from './life.ts';
+
+/** Pause after a failure before the program tries again, in milliseconds. */
+const AFTER_FAILURE_MS = [1, 500] as const;
+/** One in so many frames is followed by a new buffer, by the screen's being switched off and on, by a rest. */
+const NEW_BUFFER_ONE_IN = 25;
+const BLANK_ONE_IN = 60;
+const REST_ONE_IN = 30;
+const REST_MS = [1, 400] as const;
+/** Marks the first pixel of a picture as drawn by a guest; its domid and a running number are in the rest. */
+const MARK = 0x4000_0000;
+const DOMID_MASK = 0x3fff;
+/** Pages that a display frontend shares at a time for writing: the two of a connector's rings, and nothing else. */
+const RING_PAGES = 2;
+
+/** A picture's first pixel. */
+function markOf(domid: number, number: number): number {
+  return MARK | ((domid & DOMID_MASK) << 16) | (number & 0xffff);
+}
+
+/** Whether a pixel may be on the screen of that domain: its own mark, or black. */
+export function isMarkOf(domid: number, pixel: number): boolean {
+  return pixel === 0 || (pixel & 0xffff_0000) === (markOf(domid, 0) & 0xffff_0000);
+}
+
+/** The key codes that a person presses on this guest's keyboard, and on no other's. */
+export function keyCodes(domid: number): { first: number; count: number } {
+  return { first: 1 + (domid % 32) * 8, count: 8 };
+}
+
+export class HonestGuest implements GuestLife {
+  readonly honest = true;
+  readonly guest: Guest;
+  readonly #world: Surroundings;
+  readonly #domain: GuestDomain;
+  readonly #program: Program;
+  readonly #watched: Domain;
+  readonly #random: Random;
+  readonly #pressed = new Set<number>();
+  /** Those that the display has now, whatever became of what they were made for. */
+  readonly #buffers = new Set<GuestBuffer>();
+  #display: GuestDisplay | undefined;
+  #frontend: DisplayFrontend | undefined;
+  #keyboard: KeyboardFrontend | undefined;
+  readonly #hasKeyboard: boolean;
+  #drawn = 0;
+  #frames = 0;
+  #stopping = false;
+
+  constructor(world: Surroundings, { guest, keyboard }: { guest: Guest; keyboard: boolean }) {
+    this.#world = world;
+    this.guest = guest;
+    this.#hasKeyboard = keyboard;
+    const { runtime, faults, trace } = world;
+    this.#random = streamOf(world.seed, `honest ${guest.domid}`);
+    const random = streamOf(world.seed, `program ${guest.domid}`);
+    this.#program = new Program({ runtime, random, log: runtime.log });
+    this.#domain = world.host.enter(guest, this.#program);
+    world.oracle.trust(guest.domid);
+    const { store } = this.#domain;
+    const parts = { runtime, program: this.#program, domain: this.#domain, store, faults, trace };
+    this.#watched = this.#watchingRings(programDomain(parts));
+  }
+
+  get frames(): number {
+    return this.#frames;
+  }
+
+  get keysDown(): number {
+    return this.#pressed.size;
+  }
+
+  start(): void {
+    this.#inBackground(this.#keep((onFailed) => this.#openDisplay(onFailed)));
+    if (!this.#hasKeyboard) return;
+    this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(onFailed)));
+  }
+
+  /** Leaves in good order, as a guest that is shut down does. */
+  async shutDown(): Promise<void> {
+    this.#stopping = true;
+    await this.#keyboard?.close().catch(() => {});
+    await this.#frontend?.close().catch(() => {});
+    if (this.#alive) this.#world.host.hypervisor.shutdown(this.guest.domid, 'poweroff');
+  }
+
+  end(): void {
+    this.#program.kill();
+  }
+
+  get #alive(): boolean {
+    return this.#program.alive && this.#world.runs(this.guest.domid);
+  }
+
+  async #openDisplay(onFailed: (reason: Error) => void): Promise<void> {
+    this.#frontend = await DisplayFrontend.open({
+      runtime: this.#program,
+      domain: this.#watched,
+      onConnected: (display) => this.#connected(display),
+      onDisconnected: () => {
+        this.#display = undefined;
+      },
+      onFailed,
+    });
+  }
+
+  async #openKeyboard(onFailed: (reason: Error) => void): Promise<void> {
+    this.#keyboard = await KeyboardFrontend.open({
+      runtime: this.#program,
+      domain: this.#watched,
+      handlers: { key: (code, pressed) => this.#key(code, pressed) },
+      onFailed,
+    });
+  }
+
+  /** Keeps a frontend open, whatever becomes of it. */
+  async #keep(open: (onFailed: (reason: Error) => void) => Promise<void>): Promise<void> {
+    while (this.#alive && !this.#stopping) {
+      const failure = new Promise((resolve) => open(resolve).catch(resolve));
+      this.#judge(await failure);
+      await this.#pause();
+    }
+  }
+
+  #key(code: number, pressed: boolean): void {
+    const { domid } = this.guest;
+    this.#world.trace.note('key', domid, code, Number(pressed));
+    const { first, count } = keyCodes(domid);
+    const own = code >= first && code < first + count;
+    this.#world.findings.hold(own, 'input-of-another', () => `domain ${domid} got key ${code}`);
+    if (pressed) this.#pressed.add(code);
+    else this.#pressed.delete(code);
+  }
+
+  #connected(display: GuestDisplay): void {
+    this.#display = display;
+    this.#inBackground(this.#play(display));
+  }
+
+  async #play(display: GuestDisplay): Promise<void> {
+    while (this.#display === display && !this.#stopping) {
+      const shown: GuestFramebuffer[][] = [];
+      this.#buffers.clear();
+      try {
+        for (const { index } of display.connectors)
+          shown.push(await this.#switchOn(display, index));
+        while (this.#display === display && !this.#stopping) await this.#frame(display, shown);
+      } catch (error) {
+        this.#judge(error);
+      }
+      if (this.#display !== display) return;
+      for (const buffer of this.#buffers) await display.destroyBuffer(buffer).catch(() => {});
+      await this.#pause();
+    }
+  }
+
+  async #switchOn(display: GuestDisplay, index: number): Promise<GuestFramebuffer[]> {
+    const both = [await this.#framebuffer(display, index), await this.#framebuffer(display, index)];
+    await display.setMode(index, both[0]);
+    return both;
+  }
+
+  async #framebuffer(display: GuestDisplay, index: number): Promise<GuestFramebuffer> {
+    const { width, height } = display.connectors[index]!;
+    const buffer = await display.createBuffer({ width, height, format: XRGB8888 });
+    this.#buffers.add(buffer);
+    this.#draw(buffer.bytes);
+    return display.attach(buffer);
+  }
+
+  /** Draws something that nobody else has drawn. @returns its first pixel */
+  #draw(bytes: Uint8Array): number {
+    const mark = markOf(this.guest.domid, ++this.#drawn);
+    new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4).fill(mark);
+    return mark;
+  }
+
+  /** A frame on every connector, and now and then something else. */
+  async #frame(display: GuestDisplay, shown: GuestFramebuffer[][]): Promise<void> {
+    await Promise.all(shown.map((both, index) => this.#flip(display, index, both)));
+    this.#frames += 1;
+    const index = this.#random.below(shown.length);
+    if (happens(this.#random, NEW_BUFFER_ONE_IN))
+      await this.#replace(display, index, shown[index]!);
+    if (happens(this.#random, BLANK_ONE_IN)) {
+      await display.setMode(index, undefined);
+      await display.setMode(index, shown[index]![0]);
+    }
+    if (happens(this.#random, REST_ONE_IN)) {
+      await sleep(this.#program, between(this.#random, ...REST_MS));
+    }
+  }
+
+  async #flip(display: GuestDisplay, index: number, both: GuestFramebuffer[]): Promise<void> {
+    const next = both.pop()!;
+    both.unshift(next);
+    const mark = this.#draw(next.buffer.bytes);
+    await display.flipped(index, next);
+    const pixel = this.#world.shownPixel(this.guest.domid, index);
+    if (pixel === undefined || this.#display !== display) return;
+    this.#world.findings.hold(pixel === mark, 'foreign-picture', () => {
+      const words = `${pixel.toString(16)} in place of ${mark.toString(16)}`;
+      return `domain ${this.guest.domid}, connector ${index}: ${words}`;
+    });
+  }
+
+  /** A new buffer in place of the one that is not shown. */
+  async #replace(display: GuestDisplay, index: number, both: GuestFramebuffer[]): Promise<void> {
+    const old = both.pop()!;
+    both.push(await this.#framebuffer(display, index));
+    if (happens(this.#random, 2)) await display.detach(old);
+    const before = this.#domain.grants.deferredPages;
+    this.#buffers.delete(old.buffer);
+    await display.destroyBuffer(old.buffer);
+    if (this.#display !== display) return;
+    const still = this.#domain.grants.deferredPages - before;
+    this.#world.findings.hold(still <= 0, 'release-is-a-fact', () => {
+      return `domain ${this.guest.domid}: ${still} pages of a destroyed buffer are still mapped`;
+    });
+  }
+
+  /** Failures of the system are met with patience; anything else is a defect of somebody's. */
+  #judge(error: unknown): void {
+    if (error instanceof AggregateError) {
+      for (const each of error.errors) this.#judge(each);
+      return;
+    }
+    if (error instanceof SysError || error instanceof GrantMapError) return;
+    // The toolstack takes the nodes of a guest away while its program still runs.
+    if (error instanceof ProtocolViolation && !this.#served) return;
+    this.#world.findings.hold(false, 'defect', () => {
+      return `the frontend of domain ${this.guest.domid}: ${messageOf(error)}`;
+    });
+  }
+
+  get #served(): boolean {
+    return this.#alive && this.#world.host.guests.includes(this.guest);
+  }
+
+  #pause(): Promise<void> {
+    return sleep(this.#program, between(this.#random, ...AFTER_FAILURE_MS));
+  }
+
+  #inBackground(work: Promise<void>): void {
+    work.catch((error: unknown) => this.#judge(error));
+  }
+
+  /** The domain, with an oracle over every pair of rings that is shared through it. */
+  #watchingRings(domain: Domain): Domain {
+    const { rings, trace, findings } = this.#world;
+    const { domid } = domain;
+    const share: Domain['grants']['share'] = async (request) => {
+      const shared = await domain.grants.share(request);
+      if (!request.writable || request.pages !== RING_PAGES) return shared;
+      const ring = new RingOracle({ domid, pages: shared.bytes, trace, findings });
+      rings.add(ring);
+      const release = shared[Symbol.asyncDispose].bind(shared);
+      const unshare = () => {
+        rings.delete(ring);
+        return release();
+      };
+      return Object.defineProperty(shared, Symbol.asyncDispose, { value: unshare });
+    };
+    const { provider, foreign, memory, events, store, grants } = domain;
+    return {
+      domid,
+      provider,
+      foreign,
+      memory,
+      events,
+      store,
+      grants: { share, lend: grants.lend },
+      [Symbol.asyncDispose]: () => domain[Symbol.asyncDispose](),
+    };
+  }
+}

@@ -1,0 +1,142 @@
+// The life of a guest that breaks rules: it shakes hands as every guest does, so that it gets somewhere, and
+// then does one act of the list after the other (acts.ts), for as long as its domain runs.
+
+import type { Guest } from '../../src/hypervisor/guest.ts';
+import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import type { Random } from '../../src/runtime/random.ts';
+import { silentLogger, sleep, until } from '../../src/runtime/runtime.ts';
+import type { Scope } from '../../src/runtime/scope.ts';
+import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
+import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
+import { between, happens, streamOf, weighted } from '../chance.ts';
+import { Program } from '../program.ts';
+import type { Surroundings } from '../surroundings.ts';
+import { ACTS, type Hands } from './acts.ts';
+import type { GuestLife } from './life.ts';
+import { RawFrontend, type RawWorld } from './raw-frontend.ts';
+import { RequestGenerator } from './requests.ts';
+
+/** Time between two acts, in milliseconds: now and then none at all. */
+const BETWEEN_ACTS_MS = [1, 60] as const;
+const AT_ONCE_ONE_IN = 4;
+/** A pause now and then, in which it answers nothing and nobody. */
+const SILENT_ONE_IN = 100;
+const SILENT_MS = [500, 8000] as const;
+const WEIGHTS = Object.fromEntries(
+  Object.entries(ACTS).map(([name, { weight }]) => [name, weight]),
+);
+
+export class HostileGuest implements GuestLife {
+  readonly honest = false;
+  readonly frames = 0;
+  readonly keysDown = 0;
+  readonly guest: Guest;
+  readonly #world: Surroundings;
+  readonly #random: Random;
+  readonly #program: Program;
+  readonly #domain: GuestDomain;
+  readonly #raw: RawFrontend;
+  readonly #keyboard: RawKeyboard;
+
+  constructor(world: Surroundings, { guest, connectors }: { guest: Guest; connectors: number }) {
+    this.#world = world;
+    this.guest = guest;
+    const { runtime, seed } = world;
+    this.#random = streamOf(seed, `hostile ${guest.domid}`);
+    const random = streamOf(seed, `program ${guest.domid}`);
+    // What it says of its own troubles is no news.
+    this.#program = new Program({ runtime, random, log: silentLogger() });
+    this.#domain = world.host.enter(guest, this.#program);
+    this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors });
+    this.#keyboard = new RawKeyboard();
+  }
+
+  start(): void {
+    const [runtime, domain] = [this.#program, this.#domain];
+    const keyboard = { runtime, domain, driver: this.#keyboard, devid: 0 };
+    // What becomes of its frontends is the guest's own trouble.
+    FrontendDevice.open(keyboard).catch(() => {});
+    this.#raw.start().catch(() => {});
+    this.#run().catch(() => {});
+  }
+
+  /** It does as it is told, if it feels like it; then somebody destroys it. */
+  async shutDown(): Promise<void> {
+    await this.guest.destroy();
+  }
+
+  end(): void {
+    this.#program.kill();
+  }
+
+  async #run(): Promise<void> {
+    const { trace } = this.#world;
+    const { domid } = this.guest;
+    const hands = this.#hands();
+    for (let number = 0; this.#program.alive && this.#world.runs(domid); number++) {
+      const name = weighted(this.#random, WEIGHTS);
+      if (!this.#world.omits(`${domid}-${number}`)) {
+        trace.note(`act ${name}`, domid, number);
+        this.#world.oracle.grantsChanged();
+        await ACTS[name]!.act(hands).catch(() => {});
+      }
+      await this.#pause();
+    }
+  }
+
+  #pause(): Promise<void> {
+    if (happens(this.#random, SILENT_ONE_IN)) {
+      return sleep(this.#program, between(this.#random, ...SILENT_MS));
+    }
+    if (!happens(this.#random, AT_ONCE_ONE_IN)) {
+      return sleep(this.#program, between(this.#random, ...BETWEEN_ACTS_MS));
+    }
+    return new Promise((resolve) => this.#program.defer(resolve));
+  }
+
+  #hands(): Hands {
+    const keyboard = this.#keyboard;
+    return {
+      random: this.#random,
+      domain: this.#domain,
+      calls: this.#world.port(this.guest.domid),
+      raw: this.#raw,
+      requests: new RequestGenerator(this.#random),
+      get keyboard() {
+        return keyboard.open;
+      },
+      laidOut: [],
+      directories: [],
+      mapped: [],
+      windows: [],
+    };
+  }
+
+  #around(): RawWorld {
+    return {
+      runtime: this.#program,
+      run: (promise) => promise,
+      until: (condition, what) => until(this.#program, condition, { what }),
+    };
+  }
+}
+
+/** A keyboard's frontend that takes part in the handshake and leaves its page to others. */
+class RawKeyboard implements FrontendDriver {
+  readonly type = 'vkbd';
+  open: { page: SharedPages; channel: EventChannel } | undefined;
+
+  async publish({ domain, backendDomid: domid }: FrontendDevice, scope: Scope) {
+    const page = scope.own(await domain.grants.share({ domid, pages: 1, writable: true }));
+    const request = { remote: domid, handler: () => {} };
+    const channel = scope.own(await domain.events.allocUnbound(request));
+    this.open = { page, channel };
+    return { 'page-gref': `${page.refs[0]}`, 'event-channel': `${channel.port}` };
+  }
+
+  onConnected(): void {}
+
+  onFailed(): void {
+    this.open = undefined;
+  }
+}

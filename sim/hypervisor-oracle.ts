@@ -1,0 +1,215 @@
+// What must hold of memory and grants at every moment, whatever guests, backend and faults do: read off the
+// hypervisor's own tables, window by window, and compared with what the domains permit.
+//
+// Nothing of this changes but by a hypercall, by the making or the end of a domain, or by a domain that writes its own
+// grant table; so it is checked after every step in which one of these happened, and as a whole each time.
+
+import {
+  GTF_permit_access,
+  GTF_reading,
+  GTF_readonly,
+  GTF_type_mask,
+} from '../src/abi/grant-table.ts';
+import { DOMID_XEN } from '../src/abi/xen.ts';
+import { WORDS_PER_GRANT, wordsOf } from '../src/hypervisor/grant-table.ts';
+import type { HostedDomain } from '../src/hypervisor/hosted-domain.ts';
+import type { HypercallName, HypercallRequest } from '../src/hypervisor/hypercalls.ts';
+import type { Hypervisor } from '../src/hypervisor/hypervisor.ts';
+import { INVALID_HANDLE } from '../src/hypervisor/maptrack.ts';
+import { DOM0, type DomId } from '../src/xen/ids.ts';
+import type { Findings } from './findings.ts';
+import type { HypercallObserver } from './observed-port.ts';
+import type { Trace } from './trace.ts';
+
+const DOMID_SHIFT = 16;
+const NOBODY = -1;
+
+export class HypervisorOracle implements HypercallObserver {
+  readonly #trace: Trace;
+  readonly #findings: Findings;
+  /** Domains that keep the rules in their own grant tables. */
+  readonly #honest = new Set<DomId>([DOM0]);
+  #hypervisor: Hypervisor | undefined;
+  /** Per frame: users counted in this check, and who may reach dom0's frames by its grants. */
+  #users = new Uint32Array(0);
+  #grantee = new Int32Array(0);
+  #changed = true;
+
+  constructor({ trace, findings }: { trace: Trace; findings: Findings }) {
+    this.#trace = trace;
+    this.#findings = findings;
+  }
+
+  /** The machine is on. */
+  watch(hypervisor: Hypervisor): void {
+    this.#hypervisor = hypervisor;
+    this.#users = new Uint32Array(hypervisor.memory.frames);
+    this.#grantee = new Int32Array(hypervisor.memory.frames);
+    hypervisor.onDomainChange((domid, state) => {
+      this.#trace.note(`domain ${state}`, domid);
+      this.#changed = true;
+    });
+  }
+
+  /** A domain whose kernel keeps to the rules of grants: what it says, it means. */
+  trust(domid: DomId): void {
+    this.#honest.add(domid);
+  }
+
+  permitted(by: DomId, { domid, refs, writable }: HypercallRequest<'mapGrants'>): boolean[] {
+    const granter = this.#hypervisor?.domain(domid);
+    const pinned = this.#pinnedBy(by, domid);
+    return Array.from(refs, (ref) => {
+      if (!granter || ref >= granter.grants.entries) return false;
+      const word = entryOf(granter, ref);
+      const right = !writable || (word & GTF_readonly) === 0;
+      return right && (pinned.has(ref) || permits(word, by));
+    });
+  }
+
+  called(by: DomId, name: HypercallName, done: boolean): void {
+    this.#trace.note(name, by, Number(done));
+    this.#changed = true;
+  }
+
+  /** Grants were given or ended, which takes no hypercall. */
+  grantsChanged(): void {
+    this.#changed = true;
+  }
+
+  /** Whether anything happened since the last check; what did is checked now. */
+  check(): boolean {
+    if (!this.#changed) return false;
+    this.#changed = false;
+    this.#checkWindows();
+    this.#checkFrames();
+    this.#checkLoans();
+    return true;
+  }
+
+  /** Grants of `domid` that domain 0 maps, one by one. */
+  mappedByDom0(domid: DomId): { grants: number; windows: number } {
+    const dom0 = this.#hypervisor!.domain(DOM0)!;
+    let grants = 0;
+    let windows = 0;
+    for (const { handles } of dom0.space.windows) {
+      const mapped = handles ? this.#mappedOf(dom0, handles, domid) : 0;
+      grants += mapped;
+      windows += Number(mapped > 0);
+    }
+    return { grants, windows };
+  }
+
+  /** Entries of domain 0's table that permit `domid` something. */
+  grantedByDom0(domid: DomId): number {
+    const dom0 = this.#hypervisor!.domain(DOM0)!;
+    const words = wordsOf(dom0.grants.mapping.bytes);
+    let granted = 0;
+    for (let ref = 0; ref < dom0.grants.entries; ref++) {
+      if (permits(words[ref * WORDS_PER_GRANT]!, domid)) granted += 1;
+    }
+    return granted;
+  }
+
+  #mappedOf(dom0: HostedDomain, handles: Uint32Array, domid: DomId): number {
+    let mapped = 0;
+    for (const handle of handles) {
+      if (handle !== INVALID_HANDLE && dom0.maptrack.get(handle)?.domid === domid) mapped += 1;
+    }
+    return mapped;
+  }
+
+  #pinnedBy(by: DomId, granter: DomId): Set<number> {
+    const pinned = new Set<number>();
+    const mapper = this.#hypervisor?.domain(by);
+    for (const { handles = [] } of mapper?.space.windows ?? []) {
+      for (const handle of handles) {
+        const grant = mapper!.maptrack.get(handle);
+        if (grant?.domid === granter) pinned.add(grant.ref);
+      }
+    }
+    return pinned;
+  }
+
+  /** Every page in every window is its domain's own, or one that its owner granted to just this domain. */
+  #checkWindows(): void {
+    const { memory, domains } = this.#hypervisor!;
+    this.#users.fill(0);
+    for (const domain of domains) {
+      for (const { frames, handles, id } of domain.space.windows) {
+        for (let page = 0; page < frames.length; page++) {
+          const frame = frames[page]!;
+          if (frame === 0) continue;
+          this.#users[frame]!++;
+          if (handles) this.#checkMapping(domain, handles[page]!, frame);
+          else if (!memory.isOwnedBy(frame, domain.domid)) {
+            const detail = () => `frame ${frame} in window ${id} of domain ${domain.domid}`;
+            this.#findings.hold(false, 'page-reused-while-mapped', detail);
+          }
+        }
+      }
+    }
+  }
+
+  #checkMapping(mapper: HostedDomain, handle: number, frame: number): void {
+    const grant = mapper.maptrack.get(handle);
+    const granter = grant && this.#hypervisor!.domain(grant.domid);
+    const where = () =>
+      `frame ${frame}, mapped by domain ${mapper.domid} (${JSON.stringify(grant)})`;
+    this.#findings.hold(granter !== undefined, 'page-readable-without-grant', where);
+    this.#findings.hold(
+      this.#hypervisor!.memory.isOwnedBy(frame, grant!.domid),
+      'page-reused-while-mapped',
+      where,
+    );
+    if (!this.#honest.has(grant!.domid)) return;
+    const word = entryOf(granter!, grant!.ref);
+    const granted = permits(word, mapper.domid) && (word & GTF_reading) !== 0;
+    this.#findings.hold(granted, 'page-readable-without-grant', where);
+  }
+
+  /** Every frame has as many users as there are windows with it, and its owner where it is allocated. */
+  #checkFrames(): void {
+    const { memory, domains } = this.#hypervisor!;
+    const owners: number[] = [DOMID_XEN];
+    for (const { domid } of domains) owners.push(domid);
+    for (const owner of owners) {
+      for (const frame of memory.allocatedTo(owner)) this.#users[frame]!++;
+    }
+    for (let frame = 1; frame < memory.frames; frame++) {
+      if (memory.referencesTo(frame) === this.#users[frame]) continue;
+      const detail = () =>
+        `frame ${frame} has ${this.#users[frame]} users, and counts ${memory.referencesTo(frame)}`;
+      this.#findings.hold(false, 'frame-counts', detail);
+    }
+  }
+
+  /** No frame of domain 0 is granted to two domains: a guest's pool is that guest's alone. */
+  #checkLoans(): void {
+    const dom0 = this.#hypervisor!.domain(DOM0)!;
+    const words = wordsOf(dom0.grants.mapping.bytes);
+    this.#grantee.fill(NOBODY);
+    for (let ref = 0; ref < dom0.grants.entries; ref++) {
+      const word = words[ref * WORDS_PER_GRANT]!;
+      if ((word & GTF_type_mask) !== GTF_permit_access) continue;
+      const frame = words[ref * WORDS_PER_GRANT + 1]!;
+      const grantee = word >>> DOMID_SHIFT;
+      const before = this.#grantee[frame]!;
+      const detail = () => `frame ${frame} is granted to domains ${before} and ${grantee}`;
+      this.#findings.hold(
+        before === NOBODY || before === grantee,
+        'page-reused-while-mapped',
+        detail,
+      );
+      this.#grantee[frame] = grantee;
+    }
+  }
+}
+
+function entryOf(granter: HostedDomain, ref: number): number {
+  return wordsOf(granter.grants.mapping.bytes)[ref * WORDS_PER_GRANT]!;
+}
+
+function permits(word: number, domid: DomId): boolean {
+  return (word & GTF_type_mask) === GTF_permit_access && word >>> DOMID_SHIFT === domid;
+}

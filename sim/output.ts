@@ -1,0 +1,138 @@
+// The output of the daemon in a simulation: screens as they are, and around them hardware and drivers that are
+// late, refuse, and go on reading what is taken away from them.
+//
+// Invariant: a flip is completed once, and at the latest when the connector shows something else; a picture is
+// read until `retire` has resolved, and what is read then is still the guest's.
+
+import type { ConnectorInfo, OutputConnector, Picture } from '../src/display/output.ts';
+import { BrowserOutput } from '../src/outputs/browser/browser-output.ts';
+import type { OutputStatus } from '../src/outputs/output-status.ts';
+import type { Screen } from '../src/outputs/screen.ts';
+import type { ScreenOutput, ScreenOutputOptions } from '../src/outputs/screen-output.ts';
+import { type Runtime, sleep } from '../src/runtime/runtime.ts';
+import { lacking } from './errors.ts';
+import type { Faults } from './faults.ts';
+import type { Findings } from './findings.ts';
+
+/** How late a flip is, in milliseconds; and how long a reader stays, and a connector takes to close. */
+const LATE_MS = [1, 300] as const;
+const READING_MS = [1, 6000] as const;
+const STUCK_MS = [1000, 5000] as const;
+
+export interface SimOutputOptions {
+  readonly faults: Faults;
+  readonly findings: Findings;
+  /** Whether the output hands pictures to drivers. */
+  readonly importsBuffers: boolean;
+}
+
+export class SimOutput implements ScreenOutput {
+  readonly importsBuffers: boolean;
+  readonly #browser: BrowserOutput;
+  readonly #runtime: Runtime;
+  readonly #faults: Faults;
+  readonly #findings: Findings;
+
+  constructor(options: ScreenOutputOptions, sim: SimOutputOptions) {
+    this.#browser = new BrowserOutput(options);
+    this.#runtime = options.runtime;
+    this.#faults = sim.faults;
+    this.#findings = sim.findings;
+    this.importsBuffers = sim.importsBuffers;
+  }
+
+  async connect(info: ConnectorInfo): Promise<OutputConnector> {
+    if (this.#faults.strikes('output-refused')) throw lacking('connecting an output', 'EIO');
+    const screen = await this.#browser.connect(info);
+    return new SimConnector(screen, {
+      runtime: this.#runtime,
+      faults: this.#faults,
+      findings: this.#findings,
+    });
+  }
+
+  get screens(): Iterable<Screen> {
+    return this.#browser.screens;
+  }
+
+  screen(domid: ConnectorInfo['domid'], connector: number): Screen | undefined {
+    return this.#browser.screen(domid, connector);
+  }
+
+  status(): OutputStatus {
+    return this.#browser.status();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#browser[Symbol.asyncDispose]();
+  }
+}
+
+interface ConnectorParts {
+  readonly runtime: Runtime;
+  readonly faults: Faults;
+  readonly findings: Findings;
+}
+
+class SimConnector implements OutputConnector {
+  readonly path = 'browser';
+  readonly #screen: Screen;
+  readonly #runtime: Runtime;
+  readonly #faults: Faults;
+  readonly #findings: Findings;
+  #complete: () => void = () => {};
+  #closed = false;
+
+  constructor(screen: Screen, { runtime, faults, findings }: ConnectorParts) {
+    this.#screen = screen;
+    this.#runtime = runtime;
+    this.#faults = faults;
+    this.#findings = findings;
+  }
+
+  get bytesCopied(): number {
+    return this.#screen.bytesCopied;
+  }
+
+  show(picture: Picture | undefined): void {
+    this.#complete();
+    this.#screen.show(picture);
+  }
+
+  flip(picture: Picture, onFlipped: () => void): void {
+    let open = true;
+    const complete = () => {
+      if (open && !this.#closed) {
+        open = false;
+        onFlipped();
+      }
+    };
+    this.#complete = complete;
+    this.#screen.flip(picture, () => {
+      if (!this.#faults.strikes('flip-late')) return complete();
+      this.#runtime.after(this.#faults.measure('flip-late', ...LATE_MS), complete);
+    });
+  }
+
+  async retire(picture: Picture): Promise<void> {
+    await this.#screen.retire(picture);
+    if (!this.#faults.strikes('reader-slow')) return;
+    const { bytes } = picture;
+    const before = bytes[0];
+    await sleep(this.#runtime, this.#faults.measure('reader-slow', ...READING_MS));
+    // Nobody waits for readers of a connector that is being closed.
+    const still = this.#closed || before === 0 || bytes[0] !== 0;
+    this.#findings.hold(
+      still,
+      'output-reads-late',
+      () => `a picture of domain ${this.#screen.info.domid} is gone`,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#screen[Symbol.asyncDispose]();
+    if (!this.#faults.strikes('output-stuck')) return;
+    await sleep(this.#runtime, this.#faults.measure('output-stuck', ...STUCK_MS));
+  }
+}

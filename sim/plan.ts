@@ -1,0 +1,69 @@
+// What a world is made of: drawn from its seed, so that worlds differ in more than in their order of events.
+
+import { type Budget, DEFAULT_BUDGET } from '../src/zcopy/budget.ts';
+import { between, happens, oneOf, streamOf } from './chance.ts';
+
+/** The machine is small, so that all of it can be looked at after every step, and so that memory runs short. */
+export const MACHINE_FRAMES = 1024;
+
+/** Enough for what an honest guest does, and soon spent by one that is not. */
+export const BUDGET: Budget = {
+  ...DEFAULT_BUDGET,
+  pages: 48,
+  refs: 96,
+  mappings: 24,
+  ports: 12,
+  watches: 8,
+  buffers: 8,
+  framebuffers: 8,
+  poolPages: 24,
+  quarantinedPages: 12,
+};
+
+const SIZES = [
+  { width: 16, height: 8 },
+  { width: 32, height: 24 },
+  { width: 33, height: 40 },
+  { width: 64, height: 32 },
+] as const;
+
+export interface GuestPlan {
+  readonly name: string;
+  readonly honest: boolean;
+  readonly connectors: readonly { readonly width: number; readonly height: number }[];
+  readonly beAlloc: boolean;
+  /** Whether it has a keyboard. */
+  readonly keyboard: boolean;
+}
+
+export interface Plan {
+  readonly guests: readonly GuestPlan[];
+  /** Whether the output hands pictures to drivers, so that dma-bufs are made. */
+  readonly importsBuffers: boolean;
+  /** Refreshes of the screens in a second: the more, the more of a world's steps are flips. */
+  readonly refreshHz: number;
+  /** Mean time between two blows of fate, in milliseconds. */
+  readonly fateEveryMs: number;
+}
+
+export function planOf(seed: number): Plan {
+  const random = streamOf(seed, 'plan');
+  const honest = between(random, 1, 3);
+  const hostile = between(random, happens(random, 4) ? 0 : 1, 2);
+  const guest = (name: string, isHonest: boolean): GuestPlan => ({
+    name,
+    honest: isHonest,
+    connectors: Array.from({ length: between(random, 1, 2) }, () => oneOf(random, SIZES)),
+    beAlloc: happens(random, 3),
+    keyboard: !happens(random, 4),
+  });
+  return {
+    guests: [
+      ...Array.from({ length: honest }, (_, index) => guest(`honest-${index}`, true)),
+      ...Array.from({ length: hostile }, (_, index) => guest(`hostile-${index}`, false)),
+    ],
+    importsBuffers: happens(random, 3),
+    refreshHz: oneOf(random, [60, 500, 2000]),
+    fateEveryMs: oneOf(random, [200, 1000, 4000]),
+  };
+}

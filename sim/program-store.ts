@@ -1,0 +1,89 @@
+// Xenstore as a program has it, with what befalls it: transactions that have to be done again, watches that
+// fire for nothing, and the end of the program in the middle of all of that.
+
+import type { Runtime } from '../src/runtime/runtime.ts';
+import type { Xenstore, XenstoreAccess } from '../src/xen/xenstore.ts';
+import type { Faults } from './faults.ts';
+import type { Program } from './program.ts';
+import { hashOf, type Trace } from './trace.ts';
+
+/** When a watch fires for nothing, in milliseconds after it fired for something. */
+const SPURIOUS_AFTER_MS = [0, 50] as const;
+
+export interface ProgramStore {
+  /** The world's. */
+  readonly runtime: Runtime;
+  readonly program: Program;
+  /** The program's connection. */
+  readonly store: Xenstore;
+  readonly faults: Faults;
+  readonly trace: Trace;
+}
+
+export function programStore({ runtime, program, store, faults, trace }: ProgramStore): Xenstore {
+  const access = (inner: XenstoreAccess) => accessOf(inner, program, trace);
+  const transact = async <T>(body: (access: XenstoreAccess) => Promise<T>): Promise<T> => {
+    if (faults.strikes('store-conflict')) await doneInVain(store, (inner) => body(access(inner)));
+    return store.transaction((inner) => body(access(inner)));
+  };
+  return {
+    ...access(store),
+    transaction: (body) => program.call(transact(body)),
+    watch: async (path, onEvent) => {
+      let open = true;
+      const tell = (changed: string) => program.run(() => onEvent(changed));
+      const watch = await program.call(
+        store.watch(path, (changed) => {
+          tell(changed);
+          if (!faults.strikes('watch-spurious')) return;
+          const delayMs = faults.measure('watch-spurious', ...SPURIOUS_AFTER_MS);
+          runtime.after(delayMs, () => open && tell(changed));
+        }),
+      );
+      return {
+        path,
+        [Symbol.asyncDispose]: () => {
+          open = false;
+          return program.call(Promise.resolve(watch[Symbol.asyncDispose]()));
+        },
+      };
+    },
+  };
+}
+
+/** A transaction whose commit is refused because somebody else got in between. */
+async function doneInVain(
+  store: Xenstore,
+  body: (access: XenstoreAccess) => Promise<unknown>,
+): Promise<void> {
+  const again = new Error('EAGAIN');
+  const attempt = store.transaction(async (access) => {
+    await body(access);
+    throw again;
+  });
+  await attempt.catch((error: unknown) => {
+    if (error !== again) throw error;
+  });
+}
+
+function accessOf(access: XenstoreAccess, program: Program, trace: Trace): XenstoreAccess {
+  const noted = <T>(what: string, path: string, work: Promise<T>): Promise<T> =>
+    program.call(
+      work.then((result) => {
+        trace.note(what, hashOf(path), typeof result === 'string' ? hashOf(result) : 0);
+        return result;
+      }),
+    );
+  return {
+    read: (path) => noted('store read', path, access.read(path)),
+    directory: (path) => noted('store directory', path, access.directory(path)),
+    write: (path, value) => {
+      trace.note('store value', hashOf(value));
+      return noted('store write', path, access.write(path, value));
+    },
+    mkdir: (path) => noted('store mkdir', path, access.mkdir(path)),
+    remove: (path) => noted('store remove', path, access.remove(path)),
+    getPermissions: (path) => program.call(access.getPermissions(path)),
+    setPermissions: (path, permissions) => program.call(access.setPermissions(path, permissions)),
+  };
+}

@@ -1,0 +1,116 @@
+// A program that can be killed: its runtime, and what its kernel keeps for it.
+//
+// Invariants: after `kill` no line of the program runs any more: its timers and tasks do nothing, and what it
+// waits for never comes. Everything that its kernel held for it is given back by the kernel, which tries
+// again for as long as another domain has not let go.
+
+import type { Random } from '../src/runtime/random.ts';
+import type { Logger, Runtime, Timer } from '../src/runtime/runtime.ts';
+
+/** One thing that the kernel gives back when its program is gone. */
+export interface KernelObject {
+  /** One try; false while somebody else still has it. */
+  release(): Promise<boolean>;
+}
+
+/** Time between two tries of the kernel. */
+const KERNEL_RETRY_MS = 100;
+
+const NO_TIMER: Timer = { cancel: () => {} };
+
+export interface ProgramOptions {
+  /** The world's. */
+  readonly runtime: Runtime;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export class Program implements Runtime {
+  readonly random: Random;
+  readonly log: Logger;
+  readonly #runtime: Runtime;
+  readonly #objects = new Set<KernelObject>();
+  #alive = true;
+  #busy = 0;
+
+  constructor({ runtime, random, log }: ProgramOptions) {
+    this.#runtime = runtime;
+    this.random = random;
+    this.log = log;
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Calls of the program's that its kernel has not come back from. */
+  get busy(): number {
+    return this.#busy;
+  }
+
+  /** Things that the kernel keeps for the program, living or dead. */
+  get held(): number {
+    return this.#objects.size;
+  }
+
+  nowMs(): number {
+    return this.#runtime.nowMs();
+  }
+
+  wallMs(): number {
+    return this.#runtime.wallMs();
+  }
+
+  after(delayMs: number, task: () => void): Timer {
+    return this.#alive ? this.#runtime.after(delayMs, () => this.run(task)) : NO_TIMER;
+  }
+
+  defer(task: () => void): void {
+    if (this.#alive) this.#runtime.defer(() => this.run(task));
+  }
+
+  /** Runs a piece of the program, unless it is dead. */
+  run(task: () => void): void {
+    if (this.#alive) task();
+  }
+
+  /** A call of the program's into its kernel: a dead program does not hear how it went. */
+  call<T>(work: Promise<T>): Promise<T> {
+    this.#busy += 1;
+    return new Promise((resolve, reject) => {
+      work.then(
+        (result) => this.#back(() => resolve(result)),
+        (error: unknown) => this.#back(() => reject(error)),
+      );
+    });
+  }
+
+  /** The kernel keeps it for the program from now on; what comes for a dead one is given back at once. */
+  keep(object: KernelObject): void {
+    this.#objects.add(object);
+    if (!this.#alive) void this.#giveBack(object);
+  }
+
+  /** The program has given it back itself. */
+  drop(object: KernelObject): void {
+    this.#objects.delete(object);
+  }
+
+  /** The program ends here and now. */
+  kill(): void {
+    if (!this.#alive) return;
+    this.#alive = false;
+    for (const object of [...this.#objects].reverse()) void this.#giveBack(object);
+  }
+
+  #back(settle: () => void): void {
+    this.#busy -= 1;
+    this.run(settle);
+  }
+
+  async #giveBack(object: KernelObject): Promise<void> {
+    const done = await object.release().catch(() => false);
+    if (done) this.#objects.delete(object);
+    else this.#runtime.after(KERNEL_RETRY_MS, () => void this.#giveBack(object));
+  }
+}
