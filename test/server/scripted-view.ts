@@ -1,7 +1,12 @@
 // A daemon's view made by hand for tests of the server and of the page: real screens, whose pictures the
 // test draws, and inputs that write down what they are told.
 
-import type { ControlAction, DaemonStatus, GuestState } from '../../src/daemon/status.ts';
+import type {
+  ControlAction,
+  DaemonStatus,
+  GuestState,
+  ServiceStatus,
+} from '../../src/daemon/status.ts';
 import type { DaemonView, GuestControls } from '../../src/daemon/view.ts';
 import type { GuestInput, Touch } from '../../src/input/guest-input.ts';
 import { BrowserOutput } from '../../src/outputs/browser/browser-output.ts';
@@ -47,6 +52,7 @@ export interface ScriptedGuest {
   name: string;
   state: GuestState;
   readonly input: RecordingInput;
+  services: readonly ServiceStatus[];
   held: Record<string, number>;
   readonly refused: Record<string, number>;
 }
@@ -79,6 +85,7 @@ export class ScriptedView implements DaemonView {
       name,
       state: 'connected',
       input: new RecordingInput(),
+      services: [],
       held: { ...HELD, quarantinedPages: 0 },
       refused: {},
     };
@@ -116,19 +123,21 @@ export class ScriptedView implements DaemonView {
 
   status(): DaemonStatus {
     return {
-      guests: [...this.guests.values()].map(({ domid, name, state, input, held, refused }) => ({
-        domid,
-        name,
-        state,
-        services: [],
-        displays: [...this.output.screens]
-          .filter(({ info }) => info.domid === domid)
-          .map(displayStatus),
-        input: { state: input.state, area: input.area },
-        held,
-        buffers: [],
-        refused,
-      })),
+      guests: [...this.guests.values()].map(
+        ({ domid, name, state, input, services, held, refused }) => ({
+          domid,
+          name,
+          state,
+          services,
+          displays: [...this.output.screens]
+            .filter(({ info }) => info.domid === domid)
+            .map(displayStatus),
+          input: { state: input.state, area: input.area },
+          held,
+          buffers: [],
+          refused,
+        }),
+      ),
       host: {
         provider: 'scripted',
         paths: { 'map-grants': { available: true, reason: 'the test draws' } },
