@@ -13,8 +13,9 @@ import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { Scope } from '../src/runtime/scope.ts';
 import { BackendBus } from '../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../src/xen/xenbus/guests.ts';
+import { DEFAULT_BUDGET } from '../src/zcopy/budget.ts';
 import { openGuest } from '../src/zcopy/guest.ts';
-import { DEFAULT_BUDGET, Ledger } from '../src/zcopy/ledger.ts';
+import { Ledger } from '../src/zcopy/ledger.ts';
 
 const WARM_UP_FLIPS = 20_000;
 const FLIPS = 200_000;

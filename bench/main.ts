@@ -1,9 +1,10 @@
 // `npm run bench`: runs the benchmarks of this process, or those that are named, and prints a table on stderr and
-// JSON on stdout. Figures are of this machine at this moment; compare within one run only. `lab` boots a real
-// Xen, which takes some minutes, and so runs only when it is named.
+// JSON on stdout. Figures are of this machine at this moment; compare within one run only. `lab`, which boots a real
+// Xen, and `fair` take some minutes, and so run only when they are named.
 
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
+import { benchFair } from './fair.ts';
 import { benchFlip } from './flip.ts';
 import { benchLab } from './lab.ts';
 import { benchShare } from './share.ts';
@@ -14,6 +15,7 @@ type Figures = Record<string, number>;
 const BENCHMARKS: Readonly<Record<string, () => Promise<Figures>>> = {
   flip: benchFlip,
   share: benchShare,
+  fair: benchFair,
   lab: benchLab,
 };
 const BY_DEFAULT = ['flip', 'share'];

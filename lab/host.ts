@@ -30,7 +30,7 @@ const LEVELS = 8;
 
 /** What a kernel says when its computer is slow or busy, which an emulated one is: no complaint. */
 const SLOWNESS =
-  /hrtimer: interrupt took|clocksource|rcu: INFO|soft lockup|workqueue: .* hogged CPU|vblank timer overrun/;
+  /hrtimer: interrupt took|clocksource|rcu: INFO|soft lockup|workqueue: .* hogged CPU|vblank timer overrun|Overflow of CRC buffer/;
 
 /** The grants in use per Xen's dump. @throws when the dump is not whole */
 export function countActiveGrants(dump: string): number {

@@ -8,6 +8,8 @@ import { runScenarios, scenarioFiles } from './scenarios.mjs';
 
 /** The whole run, preparing included, is ended after this long. */
 const RUN_TIMEOUT_MS = 45 * 60_000;
+/** How often files run in which something failed while QEMU lost a guest. */
+const ATTEMPTS_MAX = 4;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const filters = process.argv.slice(2);
@@ -39,13 +41,16 @@ try {
   const prepared = await prepare({ progress });
   lab = await Supervisor.open({ prepared, progress, signal, runtime: systemRuntime() });
   const options = { environment: lab.environment, signal };
-  const first = await runScenarios(files, options);
-  status = first.status;
-  const lost = await lab.lostGuests();
-  if (status !== 0 && lost > 0 && first.failed.length > 0) {
+  let run = await runScenarios(files, options);
+  let lostBefore = 0;
+  for (let attempt = 2; attempt <= ATTEMPTS_MAX && run.failed.length > 0; attempt++) {
+    const lost = (await lab.lostGuests()) - lostBefore;
+    if (lost === 0) break;
+    lostBefore += lost;
     progress(`QEMU lost ${lost} guest(s) in Xen's own code (docs/lab.md): again, what failed`);
-    status = (await runScenarios(first.failed, options)).status;
+    run = await runScenarios(run.failed, options);
   }
+  status = run.status;
 } catch (error) {
   const late = signal.aborted && !interrupted.signal.aborted;
   process.stderr.write(

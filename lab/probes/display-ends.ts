@@ -14,8 +14,9 @@ import { DOM0 } from '../../src/xen/ids.ts';
 import { BackendBus } from '../../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../../src/xen/xenbus/guests.ts';
 import { addDevice, removeDevice } from '../../src/xen/xenbus/toolstack.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
-import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { Ledger } from '../../src/zcopy/ledger.ts';
 
 const SIZE = { width: 320, height: 240 };
 const FORMATS: readonly PixelFormat[] = [XRGB8888, ARGB8888, RGB565];

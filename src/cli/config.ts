@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import { messageOf, UsageError } from '../runtime/errors.ts';
 import type { Random } from '../runtime/random.ts';
-import { type Budget, DEFAULT_BUDGET, HELD_KINDS } from '../zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET, HELD_KINDS, RATE_KINDS } from '../zcopy/budget.ts';
 import { limitedTokensSchema, readText, type ServiceTokens, serviceTokens } from './tokens.ts';
 
 /** The options of `demo` and `serve`, as they were typed. */
@@ -42,7 +42,10 @@ export interface ServiceConfig extends ServiceTokens {
   readonly allowedHosts: readonly string[];
   readonly refreshHz: number;
   readonly output: OutputChoice;
+  /** Of each guest that has none of its own. */
   readonly budget: Budget;
+  /** By the guests' names. */
+  readonly guestBudgets: ReadonlyMap<string, Budget>;
   readonly logLevel: LogLevel;
   readonly json: boolean;
 }
@@ -59,6 +62,12 @@ const DEFAULT_REFRESH_HZ = 60;
 const DEFAULT_OUTPUT = 'browser';
 
 const amount = z.int().min(0);
+/** Nothing at all would not be a slow guest, but one that is never served. */
+const rate = z.int().min(1);
+const budgetSchema = z.strictObject({
+  ...Object.fromEntries(HELD_KINDS.map((kind) => [kind, amount.optional()])),
+  ...Object.fromEntries(RATE_KINDS.map((kind) => [kind, rate.optional()])),
+});
 const fileSchema = z.strictObject({
   listen: z.string().optional(),
   tokens: limitedTokensSchema,
@@ -66,7 +75,8 @@ const fileSchema = z.strictObject({
   refreshHz: z.number().min(1).max(1000).default(DEFAULT_REFRESH_HZ),
   output: z.string().optional(),
   kms: z.record(z.string().min(1), z.string().min(1)).default({}),
-  budget: z.partialRecord(z.enum(HELD_KINDS), amount).default({}),
+  budget: budgetSchema.default({}),
+  guests: z.record(z.string().min(1), z.strictObject({ budget: budgetSchema })).default({}),
   logLevel: z.enum(LOG_LEVELS).optional(),
 });
 
@@ -79,6 +89,7 @@ export function serviceConfig(
   { random, logLevel }: ServiceDefaults,
 ): ServiceConfig {
   const file = readConfig(options.config);
+  const budget = { ...DEFAULT_BUDGET, ...file.budget };
   return {
     listen: parseListen(options.listen ?? file.listen ?? DEFAULT_LISTEN),
     ...serviceTokens({
@@ -90,7 +101,10 @@ export function serviceConfig(
     allowedHosts: file.allowedHosts,
     refreshHz: file.refreshHz,
     output: parseOutput(options.output ?? file.output ?? DEFAULT_OUTPUT, file.kms),
-    budget: { ...DEFAULT_BUDGET, ...file.budget },
+    budget,
+    guestBudgets: new Map(
+      Object.entries(file.guests).map(([name, own]) => [name, { ...budget, ...own.budget }]),
+    ),
     logLevel: options.logLevel ?? file.logLevel ?? logLevel,
     json: options.json ?? false,
   };

@@ -24,8 +24,9 @@ export interface ServiceParts
 /** Starts the daemon and its server inside of `scope`. @throws SysError when either cannot start */
 export async function startService(scope: Scope, parts: ServiceParts): Promise<Service> {
   const { runtime, config, ...host } = parts;
-  const { budget, refreshHz, token, limitedTokens, allowedHosts } = config;
-  const daemon = scope.own(await Daemon.start({ ...host, runtime, budget, refreshHz }));
+  const { budget, guestBudgets, refreshHz, token, limitedTokens, allowedHosts } = config;
+  const budgets = { budget, guestBudgets };
+  const daemon = scope.own(await Daemon.start({ ...host, ...budgets, runtime, refreshHz }));
   const access = { token, limitedTokens, allowedHosts };
   const server = scope.own(
     await ViewerServer.start(runtime, { ...config.listen, view: daemon, ...access }),

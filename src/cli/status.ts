@@ -1,6 +1,6 @@
 // `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
 
-import type { BufferStatus, DaemonStatus, ServiceStatus } from '../daemon/status.ts';
+import type { BufferStatus, DaemonStatus, GuestStatus, ServiceStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
 import { readToken } from './tokens.ts';
 
@@ -63,9 +63,12 @@ function render({ guests, host }: DaemonStatus): string {
       );
     }
     lines.push(...guest.services.filter(({ restarts }) => restarts > 0).map(serviceLine));
-    lines.push(`  holds ${counts(guest.held)}`);
+    lines.push(`  holds ${shares(guest)}`);
     lines.push(...guest.buffers.filter(isLeaving).map(bufferLine));
     if (Object.keys(guest.refused).length > 0) lines.push(`  refused ${counts(guest.refused)}`);
+    if (Object.keys(guest.throttled).length > 0) {
+      lines.push(`  made to wait ${counts(guest.throttled)}`);
+    }
   }
   return `${lines.join('\n')}\n`;
 }
@@ -84,6 +87,13 @@ function bufferLine({ name, pages, state, holders }: BufferStatus): string {
     ({ who, pages: part, evidence }) => `${who}, ${part} pages (${evidence})`,
   );
   return `  buffer ${name} of ${pages} pages is ${state}: ${held.join('; ')}`;
+}
+
+/** What is held of what may be. */
+function shares({ held, budget }: GuestStatus): string {
+  return Object.entries(held)
+    .map(([kind, number]) => `${kind} ${number}/${budget[kind]}`)
+    .join(', ');
 }
 
 function counts(numbers: Readonly<Record<string, number>>): string {

@@ -19,8 +19,9 @@ import type { DomId } from '../xen/ids.ts';
 import { BackendBus } from '../xen/xenbus/backend-bus.ts';
 import type { BackendDriver, GuestContext, HeldBuffer } from '../xen/xenbus/driver.ts';
 import { Guests } from '../xen/xenbus/guests.ts';
+import type { Budget } from '../zcopy/budget.ts';
 import { openGuest } from '../zcopy/guest.ts';
-import { type Account, type Budget, Ledger } from '../zcopy/ledger.ts';
+import { type Account, Ledger } from '../zcopy/ledger.ts';
 import type {
   BufferStatus,
   DaemonStatus,
@@ -35,8 +36,10 @@ export interface DaemonOptions {
   readonly runtime: Runtime;
   /** Our own domain; the daemon uses it and does not close it. */
   readonly domain: Domain;
-  /** What each guest may make us hold. */
+  /** What each guest may make us hold, and how fast it may make us work. */
   readonly budget: Budget;
+  /** The same for guests that have budgets of their own, by name. */
+  readonly guestBudgets?: ReadonlyMap<string, Budget>;
   readonly refreshHz: number;
   /** Makes the output, which the daemon then owns; without it, pictures go to viewers alone. */
   readonly output?: (options: ScreenOutputOptions) => ScreenOutput;
@@ -49,16 +52,11 @@ export interface DaemonOptions {
 const NO_INPUT: InputStatus = { state: 'closed', area: { width: 0, height: 0 } };
 
 /** A guest's row, for its status. */
-function rowOf({
-  held,
-  buffers,
-  refused,
-}: Account): Pick<GuestStatus, 'held' | 'buffers' | 'refused'> {
-  return {
-    held,
-    buffers: buffers.map(bufferStatus),
-    refused,
-  };
+function rowOf(
+  account: Account,
+): Pick<GuestStatus, 'held' | 'budget' | 'buffers' | 'refused' | 'throttled'> {
+  const { held, budget, buffers, refused, throttled } = account;
+  return { held, budget, buffers: buffers.map(bufferStatus), refused, throttled };
 }
 
 function bufferStatus(buffer: HeldBuffer): BufferStatus {
@@ -162,9 +160,10 @@ export class Daemon implements DaemonView, AsyncDisposable {
 
   /** The first device of a guest appeared. */
   async #admit(domid: DomId): Promise<GuestContext> {
-    const { runtime, domain, budget } = this.#options;
+    const { runtime, domain } = this.#options;
     const name = (await domain.store.read(`/local/domain/${domid}/name`)) ?? `domain-${domid}`;
     const ledger = this.#ledger;
+    const budget = this.#budgetOf(name);
     const { context, account } = openGuest({ runtime, domain, ledger, budget, domid, name });
     const { scope } = context;
     const served: Served = { account, name, closing: false };
@@ -178,6 +177,10 @@ export class Daemon implements DaemonView, AsyncDisposable {
     });
     this.#changed();
     return context;
+  }
+
+  #budgetOf(name: string): Budget {
+    return this.#options.guestBudgets?.get(name) ?? this.#options.budget;
   }
 
   #statusOf(domid: DomId, { account, name, closing }: Served): GuestStatus {
@@ -244,8 +247,10 @@ export class Daemon implements DaemonView, AsyncDisposable {
         displays: [],
         input: NO_INPUT,
         held: this.#ledger.heldBy(domid),
+        budget: this.#budgetOf(name),
         buffers: [],
         refused: {},
+        throttled: {},
       }));
   }
 

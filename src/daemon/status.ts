@@ -68,11 +68,15 @@ export interface GuestStatus {
   readonly services: readonly ServiceStatus[];
   readonly displays: readonly DisplayStatus[];
   readonly input: InputStatus;
-  /** What the guest makes us hold now, by the kinds of zcopy/ledger.ts. */
+  /** What the guest makes us hold now, by the kinds of zcopy/budget.ts. */
   readonly held: Readonly<Record<string, number>>;
+  /** The most of each kind, and the rates, that it may have. */
+  readonly budget: Readonly<Record<string, number>>;
   readonly buffers: readonly BufferStatus[];
-  /** How often it was refused something, by reason. */
+  /** How often it was refused something, by reason; `over-budget-KIND` where its budget is spent. */
   readonly refused: Readonly<Record<string, number>>;
+  /** How often it was made to wait, by the rate that it went beyond. */
+  readonly throttled: Readonly<Record<string, number>>;
 }
 
 /** What a person may do to a guest, where the host offers it. */

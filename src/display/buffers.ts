@@ -12,7 +12,7 @@
 import { PAGE_SIZE } from '../abi/page.ts';
 import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import { GrantMapError } from '../xen/domain.ts';
 import type { LocalBuffer } from '../xen/memory.ts';
 import { fillPageDirectory, readPageDirectory } from '../xen/page-directory.ts';
@@ -100,7 +100,7 @@ export class Buffers {
       throw new ProtocolViolation('backend-allocation', 'XEN_EOPNOTSUPP', detail);
     }
     checkBuffer(request, request.dataOffset);
-    const charge = this.#guest.charge({ buffers: 1 });
+    const charge = this.#guest.charge({ buffers: 1, bytes: request.bufferBytes });
     const buffer = new DisplayBuffer(request, { charge, confined: this.#confined });
     this.#table.add(buffer);
     this.#guest.track(buffer);
@@ -144,6 +144,7 @@ export class Buffers {
 
   async #make(buffer: DisplayBuffer, request: CreateRequest): Promise<void> {
     try {
+      using _work = this.#guest.charge({ requests: 1 });
       if (request.backendAllocates) await this.#lend(buffer, request);
       else buffer.holds(await this.#import(request));
       buffer.made();
@@ -159,7 +160,10 @@ export class Buffers {
     const pages = Math.ceil(bufferBytes / PAGE_SIZE);
     // Held until the mapping has charged the same itself, so that a directory is not read in vain.
     using reserved = this.#guest.charge({ pages, refs: pages });
+    this.#guest.spend('mappedPagesPerSecond', pages);
     const refs = await readPageDirectory(domain.foreign, { domid, first: directory, pages });
+    // Reading thousands of references took its time, and so will mapping them.
+    await turn(this.#runtime);
     reserved[Symbol.dispose]();
     return this.#zcopy.fromRefs({
       domid,
@@ -176,6 +180,7 @@ export class Buffers {
     const { domid, domain } = this.#guest;
     const { pages, dataOffset, byteLength } = buffer;
     using reserved = this.#guest.charge({ pages, refs: pages });
+    this.#guest.spend('mappedPagesPerSecond', pages);
     const memory = await this.#allocate(request, pages);
     reserved[Symbol.dispose]();
     const shared = await this.#zcopy.toRefs({ domid, memory, dataOffset, byteLength });

@@ -70,11 +70,12 @@ export class Connection implements Objects {
     return connection;
   }
 
-  async create(request: CreateRequest): Promise<void> {
-    await this.#buffers.create(request);
+  create(request: CreateRequest): Promise<void> {
+    return this.#buffers.create(request);
   }
 
   async destroy(cookie: Cookie): Promise<void> {
+    using _work = this.#parts.device.guest.charge({ requests: 1 });
     const buffer = this.#buffers.live(cookie);
     for (const framebuffer of [...buffer.framebuffers]) this.#framebuffers.detach(framebuffer);
     await this.#buffers.release(buffer);
@@ -100,8 +101,10 @@ export class Connection implements Objects {
     const { output, device } = this.#parts;
     const { runtime } = device;
     const { index, uniqueId, width, height } = published;
-    const { domid } = device.guest;
+    const { guest } = device;
+    const { domid } = guest;
     const scope = this.#parts.scope.child(`connector ${index}`);
+    scope.own(guest.charge({ connectors: 1 }));
     let connector: Connector | undefined;
 
     const controlPage = await this.#mapPage(scope, published.controlRing);
@@ -112,7 +115,10 @@ export class Connection implements Objects {
     scope.defer(() => this.#closeOutput(outputConnector));
     const control = await this.#bind(scope, published.controlPort, () => connector?.serve());
     // The frontend has nothing to say here: events need no confirmation, and it sends none (trap 8).
-    const events = await this.#bind(scope, published.eventPort, () => {});
+    const events = await this.#bind(scope, published.eventPort, () => {
+      guest.spend('wakeupsPerSecond', 1);
+      return guest.rest('wakeupsPerSecond', scope.signal);
+    });
     const opened = new Connector({
       runtime,
       info,
@@ -120,6 +126,7 @@ export class Connection implements Objects {
       output: outputConnector,
       confined: (work) => device.confined(work),
       refusals: this.#refusals,
+      guest,
       controlPage,
       eventPage,
       notifyControl: () => control.notify(),

@@ -2,8 +2,9 @@
 //
 // Requests are answered in the order in which they came. Flips, and all else that needs no waiting, are
 // done at once inside the event handler, without an allocation; a request that has to wait (mapping,
-// unmapping) holds up this ring alone, whose port stays masked meanwhile. After BATCH requests the others
-// get their turn. Responses become visible before the events of the flips that they answer.
+// unmapping) holds up this ring alone, whose port stays masked meanwhile. After SLICE requests the others
+// get their turn, and a guest that is beyond its rates rests: its ring fills, and its port stays masked.
+// Responses become visible before the events of the flips that they answer.
 //
 // A request that breaks a rule is answered with the rule's errno and counted. A ring that breaks its own
 // rules, and a bug of ours, end the connection (`fail`).
@@ -22,9 +23,10 @@ import {
 import { XEN_ERRNO, type XenErrnoName } from '../abi/errno.ts';
 import type { Work } from '../runtime/confinement.ts';
 import { ProtocolViolation, SysError } from '../runtime/errors.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import { BackRing } from '../xen/ring.ts';
 import { check } from '../xen/untrusted.ts';
+import type { GuestContext, RateKind } from '../xen/xenbus/driver.ts';
 import type { Cookie } from './cookie.ts';
 import { FlipEvents } from './flip-events.ts';
 import { FlipMeter } from './flip-meter.ts';
@@ -43,8 +45,8 @@ import {
 } from './requests.ts';
 import { Scanout } from './scanout.ts';
 
-/** Requests of one ring that are served before anybody else gets a turn: two full rings. */
-const BATCH = 64;
+/** Requests of one ring that are served before anybody else gets a turn: a full ring. */
+const SLICE = 32;
 /** The connector whose ring carries the requests that concern no single connector (displif.h). */
 const GENERIC_CONNECTOR = 0;
 
@@ -66,6 +68,8 @@ export interface ConnectorParts {
   /** Makes what the output calls ours to answer for: see `BackendDevice.confined`. */
   readonly confined: (work: Work<void>) => Work<void>;
   readonly refusals: Refusals;
+  /** Whose rates this counts against. */
+  readonly guest: Pick<GuestContext, 'spend' | 'rest'>;
   readonly controlPage: Uint8Array;
   readonly eventPage: Uint8Array;
   /** Signals the frontend: responses are there, events are there. */
@@ -85,7 +89,10 @@ export class Connector {
   readonly #parser = new RequestParser();
   readonly #response = new Uint8Array(displResp.size);
   readonly #responseView = new DataView(this.#response.buffer);
+  readonly #stopping = new AbortController();
   #serving = false;
+  /** Requests of this slice. */
+  #served = 0;
   /** A complete flip whose event waits until the responses before it are visible. */
   #flipped: Framebuffer | undefined;
   #stopped = false;
@@ -116,7 +123,8 @@ export class Connector {
    */
   readonly serve = (): void | Promise<void> => {
     if (this.#working !== undefined) return this.#working;
-    const pending = this.#serveBatch();
+    this.#parts.guest.spend('wakeupsPerSecond', 1);
+    const pending = both(this.#serveSlice(), this.#rest('wakeupsPerSecond'));
     if (pending === undefined) return;
     this.#working = this.#serveOn(pending);
     return this.#working;
@@ -125,6 +133,7 @@ export class Connector {
   /** Serves nothing and tells nothing any more. */
   stop(): void {
     this.#stopped = true;
+    this.#stopping.abort();
   }
 
   /** Resolves when no request is being served. */
@@ -137,38 +146,50 @@ export class Connector {
     try {
       while (pending !== undefined) {
         await pending;
-        pending = this.#serveBatch();
+        pending = this.#serveSlice();
       }
     } finally {
       this.#working = undefined;
     }
   }
 
-  /** Serves up to BATCH requests. @returns what to wait for before going on, or undefined when done */
-  #serveBatch(): Promise<void> | undefined {
+  /** Serves up to SLICE requests. @returns what to wait for before going on, or undefined when done */
+  #serveSlice(): Promise<void> | undefined {
     if (this.#stopped) return undefined;
     this.#serving = true;
+    this.#served = 0;
     try {
-      for (let left = BATCH; left > 0; left--) {
-        const request = this.#ring.take();
-        if (request === undefined) {
-          this.#publish();
-          if (!this.#ring.finalCheck()) return undefined;
-          continue;
-        }
-        const slow = check(request, this.#execute);
-        if (slow === undefined) continue;
-        this.#publish();
-        return slow;
-      }
-      this.#publish();
-      return new Promise((resolve) => this.#parts.runtime.defer(resolve));
+      const pending = this.#serveSome();
+      this.#parts.guest.spend('requestsPerSecond', this.#served);
+      return both(pending, this.#rest('requestsPerSecond'));
     } catch (error) {
       this.#breakOff(error);
       return undefined;
     } finally {
       this.#serving = false;
     }
+  }
+
+  #serveSome(): Promise<void> | undefined {
+    for (let turn = 0; turn < SLICE; turn++) {
+      const request = this.#ring.take();
+      if (request === undefined) {
+        this.#publish();
+        if (!this.#ring.finalCheck()) return undefined;
+        continue;
+      }
+      this.#served += 1;
+      const slow = check(request, this.#execute);
+      if (slow === undefined) continue;
+      this.#publish();
+      return slow;
+    }
+    this.#publish();
+    return turn(this.#parts.runtime);
+  }
+
+  #rest(kind: RateKind): Promise<void> | undefined {
+    return this.#parts.guest.rest(kind, this.#stopping.signal);
   }
 
   /** Executes and answers one request; a promise when that takes time. */
@@ -191,10 +212,13 @@ export class Connector {
         () => 0,
         (error) => -this.#errnoOf(error),
       );
-      if (!this.#stopped) this.#answer(id, operation, status);
+      if (this.#stopped) return;
+      this.#answer(id, operation, status);
+      this.#publish();
     } catch (error) {
       this.#breakOff(error);
     }
+    await this.#rest('mappedPagesPerSecond');
   }
 
   #perform(request: DisplayRequest): Promise<void> | undefined {
@@ -292,4 +316,13 @@ export class Connector {
     this.#stopped = true;
     this.#parts.fail(error instanceof Error ? error : new Error(String(error)));
   }
+}
+
+/** What there is to wait for of two things, neither of which rejects. */
+function both(
+  one: Promise<void> | undefined,
+  other: Promise<void> | undefined,
+): Promise<void> | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Promise.all([one, other]).then(() => {});
 }

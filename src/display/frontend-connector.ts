@@ -67,7 +67,8 @@ export class FrontendConnector {
   readonly #flipView = new DataView(this.#flipRequest.buffer);
   #nextId = 0;
   #nextEventId = 0;
-  #flipId = 0;
+  /** Of the last flip, until it is answered. */
+  #flipId: number | undefined;
   #flips = 0;
   #flipListener: FlipListener | undefined;
   #watchdog: Timer | undefined;
@@ -120,6 +121,7 @@ export class FrontendConnector {
 
   /** Handler of the control ring's event channel. */
   readonly onResponses = (): void => {
+    if (this.#closed) return;
     try {
       do {
         for (;;) {
@@ -135,6 +137,7 @@ export class FrontendConnector {
 
   /** Handler of the event page's event channel. */
   readonly onEvents = (): void => {
+    if (this.#closed) return;
     try {
       for (let left = this.#events.slots; left > 0; left--) {
         const event = this.#events.next();
@@ -166,20 +169,26 @@ export class FrontendConnector {
     const operation = fields.operation.get(view, 0);
     const status = fields.status.get(view, 0);
     if (status > 0) throw broken('response-status', `status ${status}`);
-    if (id === this.#flipId && operation === XENDISPL_OP_PG_FLIP) {
-      if (status !== 0) this.#endFlip(failure(operation, -status));
-      return;
-    }
     const waiting = this.#waiting.get(id);
-    if (waiting === undefined) return;
-    if (waiting.operation !== operation) {
-      throw broken('response-operation', `${operation} instead of ${waiting.operation}`);
-    }
-    this.#waiting.delete(id);
-    waiting.timer.cancel();
-    if (status === 0) waiting.resolve();
-    else waiting.reject(failure(operation, -status));
+    if (waiting === undefined && id !== this.#flipId) return;
+    const asked = waiting?.operation ?? XENDISPL_OP_PG_FLIP;
+    if (operation !== asked) throw broken('response-operation', `${operation} instead of ${asked}`);
+    const error = status === 0 ? undefined : failure(operation, -status);
+    if (waiting !== undefined) this.#settle(id, waiting, error);
+    else this.#onFlipAnswered(error);
   };
+
+  #settle(id: number, { resolve, reject, timer }: Waiting, error: SysError | undefined): void {
+    this.#waiting.delete(id);
+    timer.cancel();
+    if (error) reject(error);
+    else resolve();
+  }
+
+  #onFlipAnswered(error: SysError | undefined): void {
+    this.#flipId = undefined;
+    if (error) this.#endFlip(error);
+  }
 
   readonly #onEvent = (view: DataView): void => {
     const { fields } = displEvt;

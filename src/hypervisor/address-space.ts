@@ -7,8 +7,9 @@
 // reserved until that thread says that it has dropped the view, or has ended. A domain in another process
 // maps the frames itself, and revokes its view before it asks for a window to be closed.
 
-import type { Mapping } from '../posix/mapping.ts';
+import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
+import { type Run, runsOf } from './frame-allocator.ts';
 import { type MachineMemory, mapFrames } from './machine-memory.ts';
 
 /**
@@ -17,17 +18,27 @@ import { type MachineMemory, mapFrames } from './machine-memory.ts';
  */
 const MAX_WINDOWS = 8192;
 
+/** Runs of frames that are shown in one go: each takes a system call, of some 5 to 10 µs. */
+const RUNS_PER_TURN = 64;
+
 /** Where a domain's code runs, and so who looks at its windows. */
 export type Viewer = 'this-thread' | 'other-thread' | 'other-process';
 
 export interface Window {
   readonly id: number;
-  /** Undefined when the domain is in another process, whose view is not ours. */
-  readonly mapping: Mapping | undefined;
+  /** Undefined for devices alone, and when the domain is in another process, whose view is not ours. */
+  readonly mapping?: Mapping | undefined;
   /** In the order of the pages; 0 where nothing is mapped. */
   readonly frames: Uint32Array;
   /** Maptrack handles in the same order; absent in a window over the domain's own frames. */
   readonly handles?: Uint32Array;
+}
+
+/** A window that is shown in turns, the rest of it not yet. */
+interface Unfinished {
+  readonly mapping: Mapping;
+  readonly runs: Iterator<Run>;
+  readonly writable: boolean;
 }
 
 export class AddressSpace {
@@ -35,6 +46,7 @@ export class AddressSpace {
   readonly #parked = new Map<number, Mapping>();
   /** Open windows of which the domain's thread has dropped its view already. */
   readonly #unseen = new Set<number>();
+  readonly #unfinished = new Map<number, Unfinished>();
   readonly #viewer: Viewer;
   #lastId = 0;
 
@@ -70,6 +82,39 @@ export class AddressSpace {
     return this.#viewer === 'other-process' ? undefined : mapFrames(memory, frames, writable);
   }
 
+  /** How many runs frames are in, as far as this process has to show them. */
+  areasOf(frames: Uint32Array): number {
+    if (this.#viewer === 'other-process') return 0;
+    let areas = 0;
+    for (const _run of runsOf(frames)) areas += 1;
+    return areas;
+  }
+
+  /** A window that shows nothing yet: `showMore` does. @throws SysError */
+  addUnshown(window: Omit<Window, 'id' | 'mapping'>, writable: boolean): Window {
+    const { frames } = window;
+    const mapping = this.#viewer === 'other-process' ? undefined : new Mapping(frames.length);
+    const added = this.add({ ...window, mapping });
+    if (mapping) this.#unfinished.set(added.id, { mapping, runs: runsOf(frames), writable });
+    return added;
+  }
+
+  /** Shows some more of a window. @returns whether that was all. @throws SysError, with the window still open */
+  showMore(memory: MachineMemory, id: number): boolean {
+    const unfinished = this.#unfinished.get(id);
+    if (!unfinished) return true;
+    const { mapping, runs, writable } = unfinished;
+    for (let left = RUNS_PER_TURN; left > 0; left--) {
+      const { done, value: run } = runs.next();
+      if (done) {
+        this.#unfinished.delete(id);
+        return true;
+      }
+      memory.showRun(mapping, run, writable);
+    }
+    return false;
+  }
+
   add(window: Omit<Window, 'id'>): Window {
     const added = { id: ++this.#lastId, ...window };
     this.#windows.set(added.id, added);
@@ -84,6 +129,7 @@ export class AddressSpace {
   close(window: Window): void {
     const { id, mapping } = window;
     mapping?.[Symbol.dispose]();
+    this.#unfinished.delete(id);
     this.#windows.delete(id);
     if (!this.#unseen.delete(id) && mapping) this.park(id, mapping);
   }

@@ -144,8 +144,14 @@ export function framesOf(extents: readonly Extent[]): Uint32Array {
   return frames;
 }
 
+/** A run in a list of frames. */
+export interface Run extends Extent {
+  /** Of its first frame in the list. */
+  readonly index: number;
+}
+
 /** The runs of consecutive frames in `frames`, in the order given; zeros (no frame) separate runs. */
-export function* runsOf(frames: Uint32Array): Generator<Extent & { readonly index: number }> {
+export function* runsOf(frames: Uint32Array): Generator<Run> {
   let index = 0;
   while (index < frames.length) {
     const start = frames[index]!;

@@ -10,6 +10,7 @@ import {
   GNTST_no_space,
   GNTST_okay,
 } from '../abi/grant-table.ts';
+import { SysError } from '../runtime/errors.ts';
 import type { DomId, Gref } from '../xen/ids.ts';
 import type { Window } from './address-space.ts';
 import type { HostedDomain } from './hosted-domain.ts';
@@ -27,6 +28,10 @@ export interface MapBatch {
   readonly domid: DomId;
   readonly refs: Uint32Array;
   readonly writable: boolean;
+  /** For devices alone: the window is never looked at. */
+  readonly device: boolean;
+  /** Entries of this process's memory map that the window may take. */
+  readonly maxAreas: number;
 }
 
 /** A mapped grant, or why it is not. */
@@ -63,12 +68,12 @@ export function unmapGrant(world: GrantWorld, mapper: HostedDomain, handle: numb
   return { status: GNTST_okay, handle, frame };
 }
 
-/** Maps a batch into a new window of `mapper`. @throws SysError, with everything undone */
+/** Maps a batch into a new window of `mapper`, where nothing is shown yet. @throws SysError, with everything undone */
 export function mapGrants(
   world: GrantWorld,
   mapper: HostedDomain,
-  { domid, refs, writable }: MapBatch,
-): { window: Window; statuses: Int16Array } {
+  { domid, refs, writable, device, maxAreas }: MapBatch,
+): { window: Window; statuses: Int16Array; areas: number } {
   mapper.space.reserve();
   const statuses = new Int16Array(refs.length);
   const frames = new Uint32Array(refs.length);
@@ -80,12 +85,21 @@ export function mapGrants(
     handles[index] = outcome.handle;
   }
   try {
-    const mapping = mapper.space.show(world.memory, frames, writable);
-    return { window: mapper.space.add({ mapping, frames, handles }), statuses };
+    if (device) return { window: mapper.space.add({ frames, handles }), statuses, areas: 0 };
+    const areas = mapper.space.areasOf(frames);
+    checkAreas(areas, maxAreas);
+    const window = mapper.space.addUnshown({ frames, handles }, writable);
+    return { window, statuses, areas };
   } catch (error) {
     unmapHandles(world, mapper, handles);
     throw error;
   }
+}
+
+function checkAreas(areas: number, maxAreas: number): void {
+  if (areas <= maxAreas) return;
+  const context = `mapping pages that lie in ${areas} places, where ${maxAreas} may be used`;
+  throw new SysError({ call: 'mmap', errnoName: 'E2BIG', context });
 }
 
 /** Closes a window over grants. @returns a status for each of its mappings */

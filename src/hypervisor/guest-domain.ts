@@ -43,7 +43,7 @@ export class GuestDomain implements Domain {
     this.grants = new GuestGrants(port, runtime);
     this.balloon = new GuestBalloon(port, runtime);
     this.memory = new GuestMemory({ port, balloon: this.balloon, iommu });
-    this.foreign = new GuestForeign({ port, balloon: this.balloon, iommu });
+    this.foreign = new GuestForeign({ runtime, port, balloon: this.balloon, iommu });
     this.events = new GuestEvents(port, runtime);
     port.run({
       upcall: this.events.upcall,

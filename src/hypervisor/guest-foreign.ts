@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { GNTST_no_space, GNTST_okay, gntstName } from '../abi/grant-table.ts';
 import { SysError } from '../runtime/errors.ts';
+import { type Runtime, turn } from '../runtime/runtime.ts';
 import {
   type ExportRequest,
   type Farewell,
@@ -25,7 +26,15 @@ import type { Iommu } from './iommu.ts';
 const NO_MAPTRACK_REMEDY =
   'unmap what is not needed any more, or give the domain that maps a larger max_maptrack_frames';
 
+/** Where nobody says how many areas a mapping may take: all that a u32 can say. */
+const ANY_AREAS = 0xffff_ffff;
+
+export interface ForeignOptions extends MemoryOptions {
+  readonly runtime: Runtime;
+}
+
 export class GuestForeign implements ForeignMemory {
+  readonly #runtime: Runtime;
   readonly #port: HypercallPort;
   readonly #balloon: GuestBalloon;
   readonly #iommu: Iommu | undefined;
@@ -33,7 +42,8 @@ export class GuestForeign implements ForeignMemory {
   readonly #exports = new Set<GuestExport>();
   #stopped = false;
 
-  constructor({ port, balloon, iommu }: MemoryOptions) {
+  constructor({ runtime, port, balloon, iommu }: ForeignOptions) {
+    this.#runtime = runtime;
     this.#port = port;
     this.#balloon = balloon;
     this.#iommu = iommu;
@@ -49,8 +59,9 @@ export class GuestForeign implements ForeignMemory {
     return [...this.#exports].reduce((total, { attached }) => total + attached, 0);
   }
 
-  async map({ domid, refs, writable, farewell }: MapRequest): Promise<ForeignMapping> {
-    const window = await this.#mapAll({ domid, refs, writable, device: false });
+  async map({ farewell, ...request }: MapRequest): Promise<ForeignMapping> {
+    const { domid, writable } = request;
+    const window = await this.#mapAll({ ...request, device: false });
     const mapping = new GuestForeignMapping(this, { domid, writable, window, farewell });
     this.#mappings.add(mapping);
     return mapping;
@@ -106,16 +117,29 @@ export class GuestForeign implements ForeignMemory {
 
   /** Maps all of the refs. @throws GrantMapError or SysError, with nothing mapped */
   async #mapAll(
-    request: MapRequest & { readonly device: boolean },
+    request: Omit<MapRequest, 'farewell'> & { readonly device: boolean },
   ): Promise<HypercallResult<'mapGrants'>> {
-    const { refs } = request;
-    assert(refs.length > 0, 'a mapping of no grants');
-    const mapped = await this.#port.call('mapGrants', { ...request, refs: Uint32Array.from(refs) });
-    const index = mapped.statuses.findIndex((status) => status !== GNTST_okay);
-    if (index < 0) return mapped;
-    this.#port.forgoView(mapped);
-    await this.#port.call('unmapGrants', { window: mapped.window });
-    throw mapError(request, index, mapped.statuses[index]!);
+    const { domid, writable, device, maxAreas = ANY_AREAS } = request;
+    assert(request.refs.length > 0, 'a mapping of no grants');
+    const refs = Uint32Array.from(request.refs);
+    const asked = { domid, refs, writable, device, maxAreas };
+    const mapped = await this.#port.call('mapGrants', asked);
+    try {
+      const index = mapped.statuses.findIndex((status) => status !== GNTST_okay);
+      if (index >= 0) throw mapError(request, index, mapped.statuses[index]!);
+      if (!device && !mapped.shown) await this.#showRest(mapped);
+      return mapped;
+    } catch (error) {
+      this.#port.forgoView(mapped);
+      await this.#port.call('unmapGrants', { window: mapped.window });
+      throw error;
+    }
+  }
+
+  /** Pages that are scattered take many system calls: others get their turn between some and some. */
+  async #showRest({ window }: WindowRef): Promise<void> {
+    do await turn(this.#runtime);
+    while (!(await this.#port.call('showGrants', { window })));
   }
 
   #newExport(
@@ -164,7 +188,7 @@ function mapError({ domid, refs }: MapRequest, index: number, status: number): E
 interface MappedWindow {
   readonly domid: DomId;
   readonly writable: boolean;
-  readonly window: WindowRef;
+  readonly window: WindowRef & { readonly areas: number };
   readonly farewell: Farewell | undefined;
 }
 
@@ -172,6 +196,7 @@ class GuestForeignMapping implements ForeignMapping {
   readonly domid: DomId;
   readonly pages: number;
   readonly writable: boolean;
+  readonly areas: number;
   readonly #foreign: GuestForeign;
   readonly #window: WindowRef;
   #farewell: Farewell | undefined;
@@ -186,6 +211,7 @@ class GuestForeignMapping implements ForeignMapping {
     this.#foreign = foreign;
     this.domid = domid;
     this.pages = window.pages;
+    this.areas = window.areas;
     this.writable = writable;
     this.#window = window;
     this.#farewell = farewell;

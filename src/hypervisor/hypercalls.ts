@@ -47,15 +47,28 @@ export interface Hypercalls {
   /** GNTTABOP_setup_table: a table of so many pages at least. @returns its frames. ENOSPC */
   setupGrantTable(request: { frames: number }): Uint32Array;
   /**
-   * GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing. With `device`
-   * (GNTMAP_device_map) `frames` says where devices find each page, 0 for a failed one; else it is empty.
+   * GNTTABOP_map_grant_ref: a window in which the page of each failed operation is missing, and whether all of it is
+   * shown. With `device` (GNTMAP_device_map) nothing ever is, and `frames` says where devices find each page, 0 for a
+   * failed one; else it is empty. ENOMEM; E2BIG when the pages are so scattered that the window would take more than
+   * `maxAreas` entries of this process's memory map.
    */
   mapGrants(request: {
     domid: DomId;
     refs: Uint32Array;
     writable: boolean;
     device: boolean;
-  }): WindowRef & { readonly statuses: Int16Array; readonly frames: Uint32Array };
+    maxAreas: number;
+  }): WindowRef & {
+    readonly statuses: Int16Array;
+    readonly frames: Uint32Array;
+    readonly areas: number;
+    readonly shown: boolean;
+  };
+  /**
+   * Shows some more of a window over grants, as Xen does a long hypercall in parts so that others get their turn.
+   * @returns whether all is shown. EINVAL, ENOMEM
+   */
+  showGrants(request: { window: number }): boolean;
   /** GNTTABOP_unmap_grant_ref for everything in a window. EINVAL */
   unmapGrants(request: { window: number }): Int16Array;
   /** EVTCHNOP_alloc_unbound. ENOSPC */
@@ -173,9 +186,20 @@ export class HypercallTable implements Hypercalls {
   }
 
   mapGrants(request: HypercallRequest<'mapGrants'>): HypercallResult<'mapGrants'> {
-    const { window, statuses } = mapGrants(this.#world, this.#domain, request);
+    const { window, statuses, areas } = mapGrants(this.#world, this.#domain, request);
     const frames = request.device ? window.frames.slice() : new Uint32Array(0);
-    return { ...windowRef(window), statuses, frames };
+    try {
+      const shown = this.#domain.space.showMore(this.#world.memory, window.id);
+      return { ...windowRef(window), statuses, frames, areas, shown };
+    } catch (error) {
+      this.unmapGrants({ window: window.id });
+      throw error;
+    }
+  }
+
+  showGrants({ window }: HypercallRequest<'showGrants'>): boolean {
+    const { id } = this.#window('GNTTABOP_map_grant_ref', window);
+    return this.#domain.space.showMore(this.#world.memory, id);
   }
 
   unmapGrants({ window }: HypercallRequest<'unmapGrants'>): Int16Array {

@@ -15,6 +15,7 @@ import {
   FrameAllocator,
   type FrameLimit,
   framesOf,
+  type Run,
   runsOf,
 } from './frame-allocator.ts';
 
@@ -165,6 +166,12 @@ export class MachineMemory implements FrameSource, Disposable {
     options: { atPage: number; writable: boolean },
   ): void {
     showFrames(mapping, frames, { ...options, fd: this.#fd });
+  }
+
+  /** Shows one run of frames where it belongs in a mapping. @throws SysError */
+  showRun(mapping: Mapping, { start, count, index }: Run, writable: boolean): void {
+    const place = { atPage: index, pages: count, writable };
+    mapping.place({ fd: this.#fd, offset: start * PAGE_SIZE, ...place });
   }
 
   [Symbol.dispose](): void {

@@ -97,6 +97,7 @@ export class KeyboardBackend implements BackendDriver {
       runtime,
       page: page.bytes,
       signal: scope.signal,
+      guest,
       notify: () => channel.notify(),
       fail: (error) => device.fail(error),
       onUnknownEvent: () => guest.countRefusal('unknown-out-event'),

@@ -5,9 +5,9 @@
 // wake-ups by a rate; a frontend that breaks the ring is failed, and nothing is sent to it afterwards.
 
 import { XENKBD_IN_EVENT_SIZE } from '../abi/kbdif.ts';
-import { RateLimit } from '../runtime/rate-limit.ts';
-import { type Runtime, sleep } from '../runtime/runtime.ts';
+import type { Runtime } from '../runtime/runtime.ts';
 import { EventConsumer, EventProducer } from '../xen/event-page.ts';
+import type { GuestContext } from '../xen/xenbus/driver.ts';
 import { EventQueue } from './event-queue.ts';
 import {
   BTN_LEFT,
@@ -17,11 +17,6 @@ import {
   KEY_MAX,
   OUT_RING,
 } from './kbd-events.ts';
-
-/** Wake-ups that one guest gets at once and per second; Linux notifies once per batch of events. */
-const WAKEUPS = { perSecond: 1000, burst: 200 };
-/** Pause of the channel of a guest that notifies more often than that, in milliseconds. */
-const STORM_PAUSE_MS = 10;
 
 /** Ranges of codes that Linux frontends take: keys, a pointer's buttons, keys again. */
 const ACCEPTED_CODES: readonly (readonly [first: number, last: number])[] = [
@@ -35,6 +30,8 @@ export interface KbdConnectionOptions {
   /** The frontend's page. */
   readonly page: Uint8Array;
   readonly signal: AbortSignal;
+  /** Whose rate wake-ups count against. */
+  readonly guest: Pick<GuestContext, 'spend' | 'rest'>;
   readonly notify: () => void;
   /** The frontend broke the protocol. */
   readonly fail: (error: Error) => void;
@@ -51,20 +48,18 @@ export class KbdConnection {
   readonly #out: EventConsumer;
   readonly #slot = new Uint8Array(XENKBD_IN_EVENT_SIZE);
   readonly #slotView = new DataView(this.#slot.buffer);
-  readonly #wakeups: RateLimit;
   /** Releases of what an earlier backend may have left down, the next one last; not sent yet. */
   readonly #leftovers: KbdEvent[];
   #flushing = false;
   #over = false;
 
   constructor(options: KbdConnectionOptions) {
-    const { runtime, page } = options;
+    const { page } = options;
     this.#options = options;
     const used = new Int32Array(page.buffer, page.byteOffset + IN_RING.prodOffset, 1)[0] !== 0;
     this.#leftovers = used ? everyRelease(options.contacts) : [];
     this.#in = new EventProducer(page, IN_RING, { confirmation: 'required' });
     this.#out = new EventConsumer(page, OUT_RING);
-    this.#wakeups = new RateLimit(runtime, WAKEUPS);
   }
 
   /** Puts events into the queue, to be sent at the end of this turn. @returns whether they were taken */
@@ -104,9 +99,9 @@ export class KbdConnection {
     if (this.#over) return;
     this.#guarded(() => this.#takeOutEvents());
     this.flush();
-    if (this.#wakeups.tryTake()) return;
-    const { runtime, signal } = this.#options;
-    return sleep(runtime, STORM_PAUSE_MS, signal).catch(() => {});
+    const { guest, signal } = this.#options;
+    guest.spend('wakeupsPerSecond', 1);
+    return guest.rest('wakeupsPerSecond', signal);
   };
 
   /** The page must not be touched any more. */

@@ -33,6 +33,10 @@ export class ForeignPages implements ForeignMapping, Disposable {
     return this.#mapping.pages;
   }
 
+  get areas(): number {
+    return this.#mapping.areas;
+  }
+
   get bytes(): Uint8Array {
     return this.#mapping.bytes;
   }

@@ -76,9 +76,18 @@ export class Gntdev implements Disposable {
   async map(request: MapRequest): Promise<ForeignMapping> {
     assert(request.refs.length > 0, 'a mapping of no grants');
     assertWithin(request.farewell, request.refs.length);
+    this.#checkAreas(request);
     const mapping = this.#tryMap(request);
     if (mapping === undefined) throw this.#explain(request);
     return mapping;
+  }
+
+  /** The pages of one record are one area, wherever the other domain has them. */
+  #checkAreas({ domid, refs, maxAreas = Number.POSITIVE_INFINITY }: MapRequest): void {
+    const areas = Math.ceil(refs.length / this.#limit);
+    if (areas <= maxAreas) return;
+    const context = `mapping ${refs.length} grants of domain ${domid} in ${areas} areas, where ${maxAreas} are left`;
+    throw new SysError({ call: 'mmap /dev/xen/gntdev', errnoName: 'E2BIG', context });
   }
 
   /** Unmaps what is still mapped and closes the device. */

@@ -27,6 +27,7 @@ import {
   PROT_WRITE,
   viewOf,
 } from './libc.ts';
+import { giveBackAreas, takeArea } from './map-areas.ts';
 
 export const PAGE_SIZE = 4096;
 
@@ -53,11 +54,18 @@ interface AddressRange {
   readonly length: number;
 }
 
-/** Told of ranges that nobody can reach any more. A list is what is left of one mapping's addresses. */
-const unreachable = new FinalizationRegistry<AddressRange[]>((ranges) => {
+/** The addresses of one mapping, as far as they are ours, and the entries that they take in the memory map. */
+interface Addresses {
+  ranges: readonly AddressRange[];
+  areas: number;
+}
+
+/** Told of addresses that nobody can reach any more. */
+const unreachable = new FinalizationRegistry<Addresses>(({ ranges, areas }) => {
   for (const { address, length } of ranges) {
     munmap(address, length, { context: 'giving back the addresses of a closed mapping' });
   }
+  giveBackAreas(areas);
 });
 
 function protection(writable: boolean): number {
@@ -126,8 +134,8 @@ function mapFile(length: number, { fd, offset, writable }: FileStretch): bigint 
 export class Mapping implements Disposable {
   readonly address: bigint;
   readonly pages: number;
-  /** What of our addresses is ours: one range, unless parts were lost. The list that `unreachable` has. */
-  readonly #ranges: AddressRange[];
+  /** One range, unless parts were lost. What `unreachable` has. */
+  readonly #addresses: Addresses;
   /** Made when first asked for: V8 counts a view's size as memory of its own and collects the more often. */
   #bytes: Uint8Array | undefined;
   #open = true;
@@ -141,9 +149,20 @@ export class Mapping implements Disposable {
     assert(Number.isInteger(pages) && pages > 0, `a mapping of ${pages} pages`);
     this.pages = pages;
     const length = pages * PAGE_SIZE;
-    this.address = file === undefined ? reserve(length) : mapFile(length, file);
-    this.#ranges = [{ address: this.address, length }];
-    unreachable.register(this, this.#ranges, this);
+    takeArea(`mapping ${pages} pages`);
+    try {
+      this.address = file === undefined ? reserve(length) : mapFile(length, file);
+    } catch (error) {
+      giveBackAreas(1);
+      throw error;
+    }
+    this.#addresses = { ranges: [{ address: this.address, length }], areas: 1 };
+    unreachable.register(this, this.#addresses, this);
+  }
+
+  /** Entries of the process's memory map that it takes: one, and one more for each stretch that was placed. */
+  get areas(): number {
+    return this.#addresses.areas;
   }
 
   /** The mapped bytes. @throws AssertionError after dispose: using a closed mapping is our bug */
@@ -160,6 +179,8 @@ export class Mapping implements Disposable {
   /** Shows pages of a file in a part of the mapping, which is of no use when that fails. @throws SysError */
   place({ fd, offset, atPage, pages, writable }: Placement): void {
     assert(this.#open && atPage >= 0 && pages > 0 && atPage + pages <= this.pages);
+    takeArea(`mapping ${pages} pages at page ${atPage} of ${this.pages}`);
+    this.#addresses.areas += 1;
     const address = this.address + BigInt(atPage * PAGE_SIZE);
     const length = pages * PAGE_SIZE;
     try {
@@ -181,7 +202,7 @@ export class Mapping implements Disposable {
 
   [Symbol.dispose](): void {
     if (!this.#open) return;
-    for (const { address, length } of this.#ranges) {
+    for (const { address, length } of this.#addresses.ranges) {
       mmap({
         address,
         length,
@@ -194,20 +215,22 @@ export class Mapping implements Disposable {
       });
     }
     this.#open = false;
+    giveBackAreas(this.#addresses.areas - this.#addresses.ranges.length);
+    this.#addresses.areas = this.#addresses.ranges.length;
   }
 
   #lose(part: AddressRange): void {
-    this.#ranges.splice(0, this.#ranges.length, ...without(this.#ranges, part));
+    this.#addresses.ranges = without(this.#addresses.ranges, part);
   }
 
   /** From now on the addresses are in use for as long as the view, and no longer as this object, can be reached. */
   #view(): Uint8Array {
-    const [whole] = this.#ranges;
+    const [whole] = this.#addresses.ranges;
     const length = this.pages * PAGE_SIZE;
     assert(whole?.length === length, 'use of a mapping that lost a part');
     const buffer = viewOf(this.address, length);
     unreachable.unregister(this);
-    unreachable.register(buffer, this.#ranges);
+    unreachable.register(buffer, this.#addresses);
     return new Uint8Array(buffer);
   }
 }

@@ -66,6 +66,11 @@ export function systemRuntime(log: Logger = silentLogger()): Runtime {
   return new SystemRuntime(log);
 }
 
+/** Resolves when everything that is runnable now has had its turn. */
+export function turn(runtime: Runtime): Promise<void> {
+  return new Promise((resolve) => runtime.defer(resolve));
+}
+
 /** Resolves after `delayMs`; rejects with the signal's reason when it is aborted first. */
 export function sleep(runtime: Runtime, delayMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -25,6 +25,11 @@ export class Metrics {
       values: (guest) => guest.held,
       total: false,
     });
+    this.#perGuest('guest_budget', 'The most of each kind, and the rates, that a guest may have.', {
+      label: 'kind',
+      values: (guest) => guest.budget,
+      total: false,
+    });
     this.#perGuest('guest_buffers', 'Buffers that a guest makes us hold now, by their state.', {
       label: 'state',
       values: (guest) => countBy(guest.buffers.map(({ state }) => state)),
@@ -33,6 +38,11 @@ export class Metrics {
     this.#perGuest('guest_refused_total', 'Requests of a guest that were refused.', {
       label: 'reason',
       values: (guest) => guest.refused,
+      total: true,
+    });
+    this.#perGuest('guest_throttled_total', 'Times that a guest beyond a rate had to wait.', {
+      label: 'kind',
+      values: (guest) => guest.throttled,
       total: true,
     });
     this.#perGuest('guest_restarts_total', 'Times that a device failed and was started anew.', {

@@ -3,7 +3,7 @@
 
 import { PAGE_SIZE } from '../abi/page.ts';
 import type { DomId } from '../xen/ids.ts';
-import type { Budget } from '../zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET } from '../zcopy/budget.ts';
 import { directoryLeaves } from './grant-directory.ts';
 import type { Offer } from './offer-page.ts';
 
@@ -59,12 +59,19 @@ export function budgetOf({ maxShares, maxBytes }: AcceptRule): Budget {
   // The offer, its control page, and the directory while it is read.
   const pages = dataPages + maxShares * (4 + directoryLeaves(dataPages));
   return {
+    // The rates, which say nothing about shares: those have a pace of their own.
+    ...DEFAULT_BUDGET,
+    bytes: maxBytes,
     pages,
     // Once for the view, once for a dma-buf.
     refs: 2 * pages,
     mappings: maxShares * MAPPINGS_PER_SHARE,
+    // However scattered; who opens a share wants it.
+    areas: pages,
     ports: maxShares,
     watches: 1,
+    connectors: 0,
+    requests: 0,
     buffers: maxShares,
     framebuffers: 0,
     poolPages: 0,

@@ -86,6 +86,8 @@ export interface ForeignMapping extends AsyncDisposable {
   readonly domid: DomId;
   readonly pages: number;
   readonly writable: boolean;
+  /** Entries of this process's memory map that it takes: the more, the more scattered the pages are. */
+  readonly areas: number;
   /** The mapped bytes. @throws AssertionError once unmapped; views taken before read zeros then */
   readonly bytes: Uint8Array;
   /** Unmaps: when the promise resolves, nothing of ours maps the pages any more. */
@@ -98,6 +100,8 @@ export interface MapRequest {
   readonly writable: boolean;
   /** Of a writable mapping. */
   readonly farewell?: Farewell;
+  /** The most `areas` that it may take; without it, as many as it needs. */
+  readonly maxAreas?: number;
 }
 
 /** How processors and devices see a dma-buf made of grants (GNTDEV_DMA_FLAG_*). */
@@ -123,7 +127,8 @@ export interface ForeignMemory {
   /**
    * Maps all of `refs` or none.
    * @throws GrantMapError naming the first ref that failed; everything mapped before it is unmapped
-   * @throws SysError when the system has no room (maptrack, address space, memory)
+   * @throws SysError when the system has no room (maptrack, address space, memory); E2BIG when it would take
+   *   more than `maxAreas`
    */
   map(request: MapRequest): Promise<ForeignMapping>;
   /**

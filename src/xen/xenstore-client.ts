@@ -16,6 +16,8 @@ import { decodeString, type PayloadPart } from './xenstore-wire.ts';
 const MAX_TRANSACTIONS = 8;
 /** Transactions that may wait for their turn to open. */
 const MAX_WAITING_TRANSACTIONS = 1024;
+/** Numbers of transactions are 32 bits on the wire, of which 0 is for none. */
+const MAX_TRANSACTION_ID = 0xffff_ffff;
 /** How often a transaction is tried before its EAGAIN is given to the caller. */
 const MAX_TRANSACTION_ATTEMPTS = 64;
 /** Attempts that follow each other at once; later ones wait a random time first. */
@@ -97,10 +99,22 @@ export class XenstoreClient extends RequestAccess implements Xenstore, AsyncDisp
   async #attempt<T>(
     body: (access: XenstoreAccess) => Promise<T>,
   ): Promise<{ result: T } | undefined> {
-    const id = await this.#request(XS_TRANSACTION_START, 'starting a transaction', ['\0']);
-    const transactionId = Number(decodeString(id).replace(/\0.*$/s, ''));
+    const transactionId = await this.#begin();
     const result = await this.#run(body, transactionId);
     return (await this.#commit(transactionId)) ? { result } : undefined;
+  }
+
+  /** @throws SysError EINVAL when the server's answer is no transaction's number */
+  async #begin(): Promise<number> {
+    const context = 'starting a transaction';
+    const text = decodeString(await this.#request(XS_TRANSACTION_START, context, ['\0']));
+    const id = Number(/^(\d{1,10})\0/.exec(text)?.[1]);
+    if (id > 0 && id <= MAX_TRANSACTION_ID) return id;
+    throw new SysError({
+      call: 'XS_TRANSACTION_START',
+      errnoName: 'EINVAL',
+      context: `${context}: not a transaction's number: ${JSON.stringify(text)}`,
+    });
   }
 
   async #run<T>(body: (access: XenstoreAccess) => Promise<T>, transactionId: number): Promise<T> {

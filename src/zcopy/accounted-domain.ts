@@ -23,7 +23,9 @@ import type {
 } from '../xen/domain.ts';
 import type { GivenBack, LocalBuffer, Memory, MemoryPool } from '../xen/memory.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
-import type { Account, Charge, Held } from './ledger.ts';
+import { isErrno } from '../xen/xenstore-access.ts';
+import type { Held } from './budget.ts';
+import type { Account, Charge } from './ledger.ts';
 
 /** Charges, acquires, and undoes the charge when acquiring fails. */
 async function acquire<T extends AsyncDisposable>(
@@ -40,12 +42,12 @@ async function acquire<T extends AsyncDisposable>(
   }
 }
 
-/** The resource itself, with the charge given back once its release has succeeded. */
-function returningCharge<T extends AsyncDisposable>(resource: T, charge: Charge): T {
+/** The resource itself, with the charges given back once its release has succeeded. */
+function returningCharge<T extends AsyncDisposable>(resource: T, ...charges: Charge[]): T {
   const release = resource[Symbol.asyncDispose].bind(resource);
   const released = async () => {
     await release();
-    charge[Symbol.dispose]();
+    for (const charge of charges) charge[Symbol.dispose]();
   };
   return Object.defineProperty(resource, Symbol.asyncDispose, { value: released });
 }
@@ -78,6 +80,40 @@ function returningAtEnd<T extends { end(): Promise<GivenBack> }>(given: T, charg
     return result;
   };
   return Object.defineProperty(given, 'end', { value: ended });
+}
+
+/**
+ * Maps. How many areas that takes is known to whoever maps: it is told how many are left before it begins, and what
+ * it took is charged.
+ */
+async function mapRefs(
+  domain: Domain,
+  account: Account,
+  request: MapRequest,
+): Promise<ForeignMapping> {
+  const { length } = request.refs;
+  const charge = account.charge({ pages: length, refs: length, mappings: 1 });
+  const mapping = await mapWithin(domain, account, request).catch(undoing(charge));
+  try {
+    return returningCharge(mapping, charge, account.charge({ areas: mapping.areas }));
+  } catch (error) {
+    await mapping[Symbol.asyncDispose]();
+    charge[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** @throws ProtocolViolation `over-budget-areas`, and what mapping throws */
+async function mapWithin(
+  domain: Domain,
+  account: Account,
+  request: MapRequest,
+): Promise<ForeignMapping> {
+  try {
+    return await domain.foreign.map({ ...request, maxAreas: account.left('areas') });
+  } catch (error) {
+    throw isErrno(error, 'E2BIG') ? account.overBudget('areas', error.context) : error;
+  }
 }
 
 /** Makes a dma-buf, whose mapping is charged until it is released; its pages are those of the view. */
@@ -145,12 +181,7 @@ export function accountedDomain(domain: Domain, account: Account): Domain {
     lend: (request) => lend(domain, account, request),
   };
   const foreign: ForeignMemory = {
-    map: (request: MapRequest) => {
-      const { length } = request.refs;
-      return acquire<ForeignMapping>(account, { pages: length, refs: length, mappings: 1 }, () =>
-        domain.foreign.map(request),
-      );
-    },
+    map: (request) => mapRefs(domain, account, request),
     export: (request) => exportRefs(domain, account, request),
   };
   const events: EventChannels = {

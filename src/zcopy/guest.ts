@@ -8,7 +8,9 @@ import type { DomId } from '../xen/ids.ts';
 import type { MemoryPool } from '../xen/memory.ts';
 import type { GuestContext } from '../xen/xenbus/driver.ts';
 import { accountedDomain } from './accounted-domain.ts';
-import type { Account, Budget, Ledger } from './ledger.ts';
+import type { Budget } from './budget.ts';
+import type { Account, Ledger } from './ledger.ts';
+import { Pace } from './pace.ts';
 
 export interface GuestOptions {
   readonly runtime: Runtime;
@@ -33,6 +35,7 @@ export function openGuest(options: GuestOptions): OpenGuest {
   const domain = accountedDomain(options.domain, account);
   const scope = new Scope(`guest-${domid}`);
   scope.defer(() => ledger.close(account));
+  const pace = new Pace(runtime, account);
   let pool: Promise<MemoryPool> | undefined;
   const openPool = async () => {
     const pages = budget.poolPages;
@@ -45,6 +48,8 @@ export function openGuest(options: GuestOptions): OpenGuest {
     log: runtime.log.child({ guest: name, domid }),
     countRefusal: (reason) => account.countRefusal(reason),
     charge: (amounts) => account.charge(amounts),
+    spend: (kind, amount) => pace.spend(kind, amount),
+    rest: (kind, signal) => pace.rest(kind, signal),
     track: (buffer) => account.track(buffer),
     pool: () => {
       pool ??= openPool();

@@ -24,19 +24,11 @@ export type {
   Memory,
   MemoryPool,
 } from '../xen/memory.ts';
-export type { HeldBuffer } from '../xen/xenbus/driver.ts';
+export type { HeldBuffer, RateKind } from '../xen/xenbus/driver.ts';
 export { accountedDomain } from './accounted-domain.ts';
 export { allocateFor, type MemorySource, satisfies } from './allocator.ts';
-export {
-  Account,
-  type AccountOptions,
-  type Budget,
-  type Charge,
-  DEFAULT_BUDGET,
-  type Held,
-  type HeldKind,
-  Ledger,
-} from './ledger.ts';
+export { type Budget, DEFAULT_BUDGET, type Held, type HeldKind } from './budget.ts';
+export { Account, type AccountOptions, type Charge, Ledger } from './ledger.ts';
 export type { Holder, ReleaseOutcome, ReleaseState, ReleaseWait } from './release.ts';
 export { type Extent, SharedBuffer } from './shared-buffer.ts';
 export {

@@ -1,5 +1,5 @@
-// The ledger: everything that any guest makes us hold, by guest and kind, in one place. Status, metrics
-// and the leak checks of the tests are views of it.
+// The ledger: everything that any guest makes us hold, by guest and kind, in one place, and how often it was
+// refused more or made to wait. Status, metrics and the leak checks of the tests are views of it.
 //
 // Invariants: a row's numbers are never negative; nothing is held before its charge was accepted (the
 // budget is checked before any work is done); a guest that is gone has no row, unless somebody still uses
@@ -8,43 +8,9 @@
 import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
-import type { HeldBuffer } from '../xen/xenbus/driver.ts';
-
-/** The kinds of things that are counted, as the status API spells them. */
-export const HELD_KINDS = [
-  'pages',
-  'refs',
-  'mappings',
-  'ports',
-  'watches',
-  'buffers',
-  'framebuffers',
-  'poolPages',
-  'quarantinedPages',
-] as const;
-
-export type HeldKind = (typeof HELD_KINDS)[number];
-export type Held = Record<HeldKind, number>;
-
-/** How much of each kind one guest may make us hold. */
-export type Budget = Held;
-
-/**
- * Room for four 3840x2160 buffers at 32 bits per pixel (8100 pages each) with their page directories and
- * rings, each page mapped for us and in a dma-buf, and for a person's number of connectors. The pool, which
- * a guest gets whose buffers are allocated here, has two of them.
- */
-export const DEFAULT_BUDGET: Budget = {
-  pages: 4 * 8100 + 256,
-  refs: 2 * (4 * 8100 + 256),
-  mappings: 256,
-  ports: 32,
-  watches: 32,
-  buffers: 64,
-  framebuffers: 128,
-  poolPages: 2 * 8100,
-  quarantinedPages: 4 * 8100,
-};
+import type { HeldBuffer, RateKind } from '../xen/xenbus/driver.ts';
+import type { Budget, Held, HeldKind } from './budget.ts';
+import { HELD_KINDS } from './budget.ts';
 
 function nothing(): Held {
   return Object.fromEntries(HELD_KINDS.map((kind) => [kind, 0])) as Held;
@@ -69,6 +35,7 @@ export class Account {
   readonly #held = nothing();
   readonly #buffers = new Set<HeldBuffer>();
   readonly #refused = new Map<string, number>();
+  readonly #throttled = new Map<RateKind, number>();
 
   constructor({ domid, name, budget }: AccountOptions) {
     this.domid = domid;
@@ -105,6 +72,11 @@ export class Account {
     return Object.fromEntries(this.#refused);
   }
 
+  /** How often this guest was made to wait, by the rate that it went beyond. */
+  get throttled(): Readonly<Partial<Record<RateKind, number>>> {
+    return Object.fromEntries(this.#throttled);
+  }
+
   get empty(): boolean {
     return HELD_KINDS.every((kind) => this.#held[kind] === 0);
   }
@@ -119,9 +91,7 @@ export class Account {
     for (const [kind, amount] of entries) {
       assert(Number.isInteger(amount) && amount >= 0, `a charge of ${amount} ${kind}`);
       const wanted = this.#held[kind] + amount;
-      if (wanted <= this.budget[kind]) continue;
-      const detail = `${wanted} ${kind} wanted, ${this.budget[kind]} allowed for domain ${this.domid}`;
-      throw new ProtocolViolation(`over-budget-${kind}`, 'XEN_ENOMEM', detail);
+      if (wanted > this.budget[kind]) throw this.overBudget(kind, `${wanted} ${kind} wanted`);
     }
     if ((amounts.buffers ?? 0) > 0) this.#checkQuarantine();
     for (const [kind, amount] of entries) this.#held[kind] += amount;
@@ -135,6 +105,17 @@ export class Account {
     };
   }
 
+  /** How much more of a kind there may be. */
+  left(kind: HeldKind): number {
+    return Math.max(0, this.#budget[kind] - this.held[kind]);
+  }
+
+  /** The violation by which more of a kind is refused than the budget has. */
+  overBudget(kind: HeldKind, what: string): ProtocolViolation {
+    const detail = `${what}, ${this.#budget[kind]} allowed for domain ${this.domid}`;
+    return new ProtocolViolation(`over-budget-${kind}`, 'XEN_ENOMEM', detail);
+  }
+
   /** Enters a buffer by name; it leaves by itself. What it holds is charged besides. */
   track(buffer: HeldBuffer): void {
     this.#buffers.add(buffer);
@@ -146,6 +127,10 @@ export class Account {
     this.#refused.set(reason, (this.#refused.get(reason) ?? 0) + 1);
   }
 
+  countThrottle(kind: RateKind): void {
+    this.#throttled.set(kind, (this.#throttled.get(kind) ?? 0) + 1);
+  }
+
   get #quarantinedPages(): number {
     let pages = 0;
     for (const buffer of this.#buffers) if (buffer.state === 'quarantined') pages += buffer.pages;
@@ -155,8 +140,7 @@ export class Account {
   #checkQuarantine(): void {
     const pages = this.#quarantinedPages;
     if (pages <= this.budget.quarantinedPages) return;
-    const detail = `${pages} pages in quarantine, ${this.budget.quarantinedPages} allowed for domain ${this.domid}`;
-    throw new ProtocolViolation('over-budget-quarantinedPages', 'XEN_ENOMEM', detail);
+    throw this.overBudget('quarantinedPages', `${pages} pages in quarantine`);
   }
 
   #giveBack(kind: HeldKind, amount: number): void {

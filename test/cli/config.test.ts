@@ -7,7 +7,7 @@ import { parseListen, parseOutput, serviceConfig } from '../../src/cli/config.ts
 import { readToken } from '../../src/cli/tokens.ts';
 import { UsageError } from '../../src/runtime/errors.ts';
 import { SeededRandom } from '../../src/runtime/random.ts';
-import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
+import { DEFAULT_BUDGET, HELD_KINDS, RATE_KINDS } from '../../src/zcopy/budget.ts';
 
 const defaults = { random: new SeededRandom(1), logLevel: 'warn' } as const;
 const folder = mkdtempSync(join(tmpdir(), 'xen-zcopy-config-'));
@@ -66,13 +66,33 @@ test('defaults, and the command line wins over the file', () => {
   assert.equal(serviceConfig({}, defaults).logLevel, 'warn');
 });
 
+test('budgets: all kinds, for all guests and for single ones by name', () => {
+  const kinds = [...HELD_KINDS, ...RATE_KINDS];
+  const all = Object.fromEntries(kinds.map((kind, index) => [kind, index + 1]));
+  const content = {
+    budget: all,
+    guests: { 'dom-u': { budget: { pages: 5, requestsPerSecond: 9 } } },
+  };
+  const config = file('budgets.json', JSON.stringify(content));
+  const { budget, guestBudgets } = serviceConfig({ config }, defaults);
+  assert.deepEqual(budget, all);
+  assert.deepEqual(guestBudgets.get('dom-u'), { ...all, pages: 5, requestsPerSecond: 9 });
+  assert.equal(guestBudgets.get('another'), undefined);
+  const none = file('no-pages.json', '{"budget": {"pages": 0}}');
+  assert.equal(serviceConfig({ config: none }, defaults).budget.pages, 0);
+  assert.equal(serviceConfig({}, defaults).guestBudgets.size, 0);
+});
+
 test('a wrong file is one line that names the place', () => {
   const complaintOf = (content: string) =>
     complaint(() => serviceConfig({ config: file('bad.json', content) }, defaults));
   assert.match(complaintOf('{'), /not JSON/);
   assert.match(complaintOf('{"refreshHz": 0}'), /refreshHz/);
   assert.match(complaintOf('{"budget": {"pages": -1}}'), /budget\.pages/);
-  assert.match(complaintOf('{"budget": {"page": 1}}'), /budget/);
+  assert.match(complaintOf('{"budget": {"page": 1}}'), /budget.*page/);
+  assert.match(complaintOf('{"budget": {"requestsPerSecond": 0}}'), /budget\.requestsPerSecond/);
+  assert.match(complaintOf('{"guests": {"a": {"budget": {"bytes": 1.5}}}}'), /guests\.a\.budget/);
+  assert.match(complaintOf('{"guests": {"a": {"pages": 1}}}'), /guests\.a/);
   assert.match(complaintOf('{"lisen": "x"}'), /lisen/);
   assert.match(
     complaint(() => serviceConfig({ config: `${folder}/none` }, defaults)),

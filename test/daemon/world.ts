@@ -8,7 +8,7 @@ import type { Guest } from '../../src/hypervisor/guest.ts';
 import { XenHost } from '../../src/hypervisor/xen-host.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
-import { DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import {
   type GuestKind,
   type GuestParts,

@@ -12,7 +12,8 @@ import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { ForeignMapping, MapRequest } from '../../src/xen/domain.ts';
 import { domId, gref } from '../../src/xen/ids.ts';
 import type { GuestContext } from '../../src/xen/xenbus/driver.ts';
-import { Account, DEFAULT_BUDGET } from '../../src/zcopy/ledger.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { Account } from '../../src/zcopy/ledger.ts';
 
 const DOMID = domId(1);
 const DIRECTORY = gref(100);
@@ -44,7 +45,7 @@ class Foreign {
       if (!isDirectory) await this.beforeUnmap();
       this.mapped -= 1;
     };
-    return { domid, pages: refs.length, writable, bytes, [Symbol.asyncDispose]: release };
+    return { domid, pages: refs.length, areas: 1, writable, bytes, [Symbol.asyncDispose]: release };
   }
 }
 
@@ -59,6 +60,7 @@ function setUp() {
     countRefusal: (reason: string) => account.countRefusal(reason),
     charge: (amounts: Parameters<Account['charge']>[0]) => account.charge(amounts),
     track: (buffer: Parameters<Account['track']>[0]) => account.track(buffer),
+    spend: () => {},
   } as unknown as GuestContext;
   const buffers = new Buffers({
     runtime,

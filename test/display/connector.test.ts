@@ -61,6 +61,7 @@ async function setUp(changes: Partial<ConnectorParts> = {}) {
     output: await new NullOutput({ runtime }).connect(INFO),
     confined: (work) => work,
     refusals: new Refusals(runtime, device),
+    guest: { spend: () => {}, rest: () => undefined },
     controlPage,
     eventPage: new Uint8Array(PAGE_SIZE),
     notifyControl: () => notified.push('responses'),

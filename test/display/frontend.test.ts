@@ -107,6 +107,30 @@ test('a flip without an event fails; one that is refused fails at once', async (
   assert(errors[1] instanceof SysError && errors[1].errnoName === 'ETIMEDOUT');
 });
 
+test('an answer for a flip to the first request is no answer to a flip: it is found out at once', async () => {
+  const { connector, respond, failures } = setUp();
+  const waiting = errnoOf(connector.request(DESTROY));
+  respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: 0 });
+  brokenBy(failures, 'response-operation');
+  assert.equal(await waiting, 'ENOTCONN');
+});
+
+test('an answer for something else to a flip is found out, a second answer is dropped', () => {
+  const { connector, respond, failures } = setUp();
+  const errors: (Error | undefined)[] = [];
+  connector.flip(COOKIE, (error) => errors.push(error));
+  respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: 0 });
+  connector.request(DESTROY).catch(() => {});
+  respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: -16 });
+  assert.equal(errors.length, 0);
+  assert.deepEqual(failures, []);
+  const other = setUp();
+  other.connector.flip(COOKIE, (error) => errors.push(error));
+  other.respond({ id: 0, operation: XENDISPL_OP_DBUF_DESTROY, status: 0 });
+  brokenBy(other.failures, 'response-operation');
+  assert(errors[0] instanceof SysError && errors[0].errnoName === 'ENOTCONN');
+});
+
 test('an event completes the flip once, and one more completes nothing', () => {
   const { connector, event, failures } = setUp();
   let completed = 0;
@@ -150,6 +174,9 @@ test('a backend that breaks the protocol is given up, and whoever waits learns o
     breakIt(rig);
     brokenBy(rig.failures, reason);
     assert.equal(await waiting, 'ENOTCONN', reason);
+    rig.connector.onResponses();
+    rig.connector.onEvents();
+    assert.equal(rig.failures.length, 1, 'what was given up is not looked at any more');
     await assert.rejects(rig.connector.request(DESTROY), SysError);
   }
 });

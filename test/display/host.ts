@@ -17,8 +17,9 @@ import type { Domain } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { BackendBus } from '../../src/xen/xenbus/backend-bus.ts';
 import { Guests } from '../../src/xen/xenbus/guests.ts';
+import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
-import { type Account, type Budget, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
 
 const MACHINE_FRAMES = 16_384;
 /** Set aside for each guest whose buffers are allocated here. */

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RawFrontend } from '../../sim/guests/raw-frontend.ts';
 import { DisplayHost } from './host.ts';
-import { RawFrontend } from './raw-frontend.ts';
 
 type Spoil = RawFrontend['spoil'];
 

@@ -1,6 +1,7 @@
 // A guest without manners on a host with the display backend, and the requests that it sends.
 
 import assert from 'node:assert/strict';
+import { type RawConnector, RawFrontend, type RawWorld } from '../../sim/guests/raw-frontend.ts';
 import {
   XENDISPL_OP_DBUF_CREATE,
   XENDISPL_OP_DBUF_DESTROY,
@@ -10,22 +11,32 @@ import {
   XENDISPL_OP_SET_CONFIG,
 } from '../../src/abi/displif.ts';
 import { XRGB8888 } from '../../src/display/pixel-format.ts';
+import type { XenHost } from '../../src/hypervisor/xen-host.ts';
 import type { SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
 import { offerPageDirectory, writePageDirectory } from '../../src/xen/page-directory.ts';
+import type { Account } from '../../src/zcopy/ledger.ts';
 import { DisplayHost, type HostOptions } from './host.ts';
-import { type RawConnector, RawFrontend } from './raw-frontend.ts';
 
 export const WIDTH = 64;
 export const HEIGHT = 48;
 export const BYTES = WIDTH * HEIGHT * 4;
 
-export class Rig {
-  readonly host: DisplayHost;
+/** The host that a rig is on, whatever serves its displays there. */
+export interface RigHost extends RawWorld {
+  readonly host: XenHost;
+  /** What is held for a guest, and what it was refused. */
+  account(domid: DomId): Pick<Account, 'held' | 'refused' | 'budget'>;
+  /** Takes the guests away; all that they made the host hold must be gone then. */
+  close(): Promise<void>;
+}
+
+export class Rig<Host extends RigHost = DisplayHost> {
+  readonly host: Host;
   readonly raw: RawFrontend;
   readonly domid: DomId;
 
-  constructor(host: DisplayHost, raw: RawFrontend) {
+  constructor(host: Host, raw: RawFrontend) {
     this.host = host;
     this.raw = raw;
     this.domid = raw.guest.domid;
@@ -35,15 +46,16 @@ export class Rig {
     return this.raw.connectors[0]!;
   }
 
-  get account() {
-    return this.host.account(this.domid);
+  get account(): ReturnType<Host['account']> {
+    return this.host.account(this.domid) as ReturnType<Host['account']>;
   }
 
   /** New pages and their directory. @returns the reference of the directory's first page */
-  async pages(count: number): Promise<number> {
+  async pages(count: number, draw: (words: Uint32Array) => void = () => {}): Promise<number> {
     const { grants } = this.raw.guest;
     const request = { domid: DOM0, pages: count, writable: false };
-    const { refs } = await this.host.run(grants.share(request));
+    const { bytes, refs } = await this.host.run(grants.share(request));
+    draw(new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4));
     const directory = await this.host.run(writePageDirectory(grants, { domid: DOM0, refs }));
     return directory.refs[0]!;
   }

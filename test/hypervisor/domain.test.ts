@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
+import { areasInUse } from '../../src/posix/map-areas.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
 import { DOM0, type DomId, type Gref } from '../../src/xen/ids.ts';
@@ -240,6 +241,47 @@ test('scattered frames show as one view', () =>
     },
     { machineFrames: 300 },
   ));
+
+test('pages without neighbours are shown in turns, so that nobody waits for all of them, and only if they may be', () =>
+  onMachine(async ({ runtime, dom0, guest, hypervisor }) => {
+    const PAGES = 600;
+    const { domid, grants } = guest('alice');
+    const shared = await grants.share({ domid: DOM0, pages: PAGES, writable: true });
+    for (let page = 0; page < PAGES; page++) shared.bytes[page * PAGE_SIZE] = page;
+    const request = { domid, refs: [...shared.refs].reverse(), writable: false };
+    const tooMany = (error: unknown) => error instanceof SysError && error.errnoName === 'E2BIG';
+    await assert.rejects(dom0.foreign.map({ ...request, maxAreas: PAGES - 1 }), tooMany);
+    assert.equal(hypervisor.books().domains[0]!.maptrackUsed, 0);
+    const mapped = dom0.foreign.map({ ...request, maxAreas: PAGES });
+    let turns = 0;
+    while (await runtime.step()) turns += 1;
+    assert.equal(turns, Math.ceil(PAGES / 64) - 1, '64 in the first turn, and in each other');
+    const mapping = await mapped;
+    assert.equal(mapping.areas, PAGES);
+    for (let page = 0; page < PAGES; page++) {
+      assert.equal(mapping.bytes[page * PAGE_SIZE], (PAGES - 1 - page) & 0xff);
+    }
+    const inUse = areasInUse();
+    await mapping[Symbol.asyncDispose]();
+    // Meanwhile the garbage collector may have given back others.
+    assert(areasInUse() <= inUse - PAGES, 'all but its addresses, which a view may still exist of');
+  }));
+
+test('a domain that is over while pages are being shown to it leaves nothing', () =>
+  onMachine(async ({ runtime, guest, hypervisor }) => {
+    const alice = guest('alice');
+    const bob = guest('bob');
+    const shared = await alice.grants.share({ domid: bob.domid, pages: 600, writable: true });
+    const refs = [...shared.refs].reverse();
+    const mapped = bob.foreign.map({ domid: alice.domid, refs, writable: false });
+    await runtime.step();
+    hypervisor.destroy(bob.domid);
+    const refused = assert.rejects(mapped, SysError);
+    while (await runtime.step());
+    await refused;
+    assert.equal(hypervisor.domain(bob.domid), undefined);
+    assert.equal(hypervisor.books().domains[1]!.grantsMapped, 0);
+  }));
 
 test('a domain that maps its own grants is destroyed like any other', () =>
   onMachine(async ({ guest, hypervisor }) => {

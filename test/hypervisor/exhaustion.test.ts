@@ -132,16 +132,16 @@ test('unmapping that the system refuses for a while is not over before it has su
     Mapping.prototype[Symbol.dispose] = refuse;
     try {
       for (const _ of [1, 2]) await assert.rejects(mapping[Symbol.asyncDispose](), noMemory);
-      exported.close();
-      for (const _ of [1, 2]) await assert.rejects(exported.released(), noMemory);
       assert.throws(() => mapping.bytes, /unmapped/);
       assert.equal(mapped(), 6);
+      // A dma-buf is for devices alone: there is no view of it to revoke.
+      exported.close();
+      assert.equal(await exported.released(), true);
+      assert.equal(mapped(), 3);
     } finally {
       Mapping.prototype[Symbol.dispose] = revoke;
     }
     await mapping[Symbol.asyncDispose]();
-    assert.equal(mapped(), 3);
-    assert.equal(await exported.released(), true);
     await mapping[Symbol.asyncDispose]();
     assert.equal(mapped(), 0);
   }));

@@ -15,6 +15,7 @@ import {
   type PvDevice,
   removeDevice,
 } from '../../src/xen/xenbus/toolstack.ts';
+import type { Budget } from '../../src/zcopy/budget.ts';
 import { World } from '../xen/xenbus/world.ts';
 
 const NOTHING = { mappings: 0, ports: 0, rows: 0 };
@@ -36,12 +37,13 @@ async function openBus(world: World, domain: Domain = world.dom0) {
 
 interface HostOptions {
   readonly seed?: number;
+  readonly budget?: Partial<Budget>;
   /** Nodes that the toolstack writes for the backend. */
   readonly nodes?: Readonly<Record<string, string>>;
 }
 
-async function host({ seed = 1, nodes = {} }: HostOptions = {}) {
-  const world = new World(seed);
+async function host({ seed = 1, budget = {}, nodes = {} }: HostOptions = {}) {
+  const world = new World(seed, budget);
   const { bus, inputs } = await openBus(world);
   const guest = await world.run(world.guest());
   const device = keyboard(guest.domid);
@@ -468,8 +470,8 @@ test('out events, of which there are none, are consumed and counted, a ring’s 
   await world.run(bus.close());
 });
 
-test('a storm of notifications slows its own channel down', async () => {
-  const { world, bus, inputs, guest, device } = await host();
+test('a storm of notifications slows its own channel down, and is counted', async () => {
+  const { world, bus, inputs, guest, device } = await host({ budget: { wakeupsPerSecond: 1000 } });
   const front = await rawKeyboard(world, guest, device);
   const input = await connected(world, inputs, guest.domid);
   const sinceMs = world.runtime.nowMs();
@@ -479,6 +481,8 @@ test('a storm of notifications slows its own channel down', async () => {
   }
   await world.idle();
   assert(world.runtime.nowMs() > sinceMs, 'the channel was paused');
+  const [account] = world.ledger.accounts;
+  assert(account!.throttled.wakeupsPerSecond! > 0);
   input.key(30, true);
   assert.equal((await takeAll(world, front.take)).length, 1);
   await world.run(bus.close());

@@ -14,6 +14,7 @@ import {
   PROT_WRITE,
   viewOf,
 } from '../../src/posix/libc.ts';
+import { areasInUse, giveBackAreas, takeArea } from '../../src/posix/map-areas.ts';
 import { Mapping, PAGE_SIZE } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 
@@ -138,4 +139,39 @@ test('what has fallen into a hole meanwhile is never touched', () => {
   assert(others.every((byte) => byte === 7));
   assert.equal(permissionsAt(mapping.address), 'rw-p', 'what is ours is revoked');
   assert.equal(permissionsAt(hole + BigInt(2 * PAGE_SIZE)), 'rw-p', 'on both sides');
+});
+
+test('the process keeps entries of its memory map for itself: a mapping beyond them is refused, whole', () => {
+  const fd = memfd(4);
+  let taken = 0;
+  const takeAllBut = (left: number) => {
+    try {
+      for (;;) {
+        takeArea('test');
+        taken += 1;
+      }
+    } catch (error) {
+      assert(error instanceof SysError && error.errnoName === 'ENOMEM');
+      assert.match(error.message, /vm\.max_map_count/);
+    }
+    giveBackAreas(left);
+    taken -= left;
+  };
+  try {
+    takeAllBut(3);
+    const inUse = areasInUse();
+    const mapping = new Mapping(4);
+    mapping.place({ fd, offset: 0, atPage: 0, pages: 1, writable: true });
+    mapping.place({ fd, offset: 2 * PAGE_SIZE, atPage: 2, pages: 1, writable: true });
+    assert.equal(mapping.areas, 3);
+    const more = { fd, offset: PAGE_SIZE, atPage: 1, pages: 1, writable: true };
+    assert.throws(() => mapping.place(more), SysError);
+    assert.throws(() => new Mapping(1), SysError);
+    mapping[Symbol.dispose]();
+    assert.equal(areasInUse(), inUse + 1, 'the addresses stay taken until no view can exist');
+    new Mapping(1)[Symbol.dispose]();
+  } finally {
+    giveBackAreas(taken);
+    close(fd, context);
+  }
 });

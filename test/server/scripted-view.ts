@@ -14,6 +14,7 @@ import type { Screen } from '../../src/outputs/screen.ts';
 import { UsageError } from '../../src/runtime/errors.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import { type DomId, domId } from '../../src/xen/ids.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { connectorInfo } from '../outputs/pictures.ts';
 
 /** What was sent to a guest, one readable line per event. */
@@ -55,6 +56,7 @@ export interface ScriptedGuest {
   services: readonly ServiceStatus[];
   held: Record<string, number>;
   readonly refused: Record<string, number>;
+  readonly throttled: Record<string, number>;
 }
 
 const HELD = {
@@ -88,6 +90,7 @@ export class ScriptedView implements DaemonView {
       services: [],
       held: { ...HELD, quarantinedPages: 0 },
       refused: {},
+      throttled: {},
     };
     this.guests.set(guest.domid, guest);
     this.changed();
@@ -123,21 +126,15 @@ export class ScriptedView implements DaemonView {
 
   status(): DaemonStatus {
     return {
-      guests: [...this.guests.values()].map(
-        ({ domid, name, state, input, services, held, refused }) => ({
-          domid,
-          name,
-          state,
-          services,
-          displays: [...this.output.screens]
-            .filter(({ info }) => info.domid === domid)
-            .map(displayStatus),
-          input: { state: input.state, area: input.area },
-          held,
-          buffers: [],
-          refused,
-        }),
-      ),
+      guests: [...this.guests.values()].map((guest) => ({
+        ...guest,
+        displays: [...this.output.screens]
+          .filter(({ info }) => info.domid === guest.domid)
+          .map(displayStatus),
+        input: { state: guest.input.state, area: guest.input.area },
+        budget: DEFAULT_BUDGET,
+        buffers: [],
+      })),
       host: {
         provider: 'scripted',
         paths: { 'map-grants': { available: true, reason: 'the test draws' } },

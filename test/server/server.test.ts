@@ -6,6 +6,7 @@ import { SystemRandom } from '../../src/runtime/random.ts';
 import { systemRuntime } from '../../src/runtime/runtime.ts';
 import { newToken } from '../../src/server/access.ts';
 import { ViewerServer } from '../../src/server/server.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { noisyPicture } from '../outputs/pictures.ts';
 import { http } from './http-client.ts';
 import { ScriptedView } from './scripted-view.ts';
@@ -254,6 +255,7 @@ test('metrics are Prometheus text with what each guest holds and what was copied
   guest.refused['over-budget-pages'] = 3;
   const states = { backendState: 'XenbusStateConnected', frontendState: 'XenbusStateConnected' };
   guest.services = [{ type: 'vdispl', devid: 0, ...states, restarts: 2, lastError: 'a defect' }];
+  guest.throttled.requestsPerSecond = 5;
   const { headers, body } = await get('/metrics');
   assert.match(String(headers['content-type']), /^text\/plain/);
   const lines = body.toString().split('\n');
@@ -264,6 +266,9 @@ test('metrics are Prometheus text with what each guest holds and what was copied
     'guest_held{domid="1",kind="quarantinedPages"} 0',
     'guest_refused_total{domid="1",reason="over-budget-pages"} 3',
     'guest_restarts_total{domid="1",device="vdispl/0"} 2',
+    'guest_throttled_total{domid="1",kind="requestsPerSecond"} 5',
+    `guest_budget{domid="1",kind="pages"} ${DEFAULT_BUDGET.pages}`,
+    `guest_budget{domid="1",kind="requestsPerSecond"} ${DEFAULT_BUDGET.requestsPerSecond}`,
     'viewers 0',
   ]) {
     assert(lines.includes(line), line);

@@ -44,7 +44,7 @@ class Pages {
     const unmap = async () => {
       this.mapped -= refs.length;
     };
-    return { domid, pages: refs.length, writable, bytes, [Symbol.asyncDispose]: unmap };
+    return { domid, pages: refs.length, areas: 1, writable, bytes, [Symbol.asyncDispose]: unmap };
   }
 }
 

@@ -43,7 +43,7 @@ class Pages implements Pick<ForeignMemory, 'map'>, Pick<Grants, 'share'> {
     const release = async () => {
       this.mapped--;
     };
-    return { domid: GUEST, pages: 1, writable, bytes, [Symbol.asyncDispose]: release };
+    return { domid: GUEST, pages: 1, areas: 1, writable, bytes, [Symbol.asyncDispose]: release };
   }
 
   async share({ domid, pages, writable }: Parameters<Grants['share']>[0]): Promise<SharedPages> {

@@ -190,6 +190,23 @@ test('a server that answers what was not asked, or in the wrong type, loses the 
   }
 });
 
+test('a transaction whose number is none is an error that says so, and the client goes on', async () => {
+  for (const none of [':', '', 'abc\0', '0\0', '-1\0', '4294967296\0', '99999999999\0', '5']) {
+    const { client, requests, idle, reply } = scripted(11);
+    const done = client.transaction((access) => access.read('/x'));
+    done.catch(() => {});
+    await idle();
+    reply(requests.shift()!, none);
+    await idle();
+    await assert.rejects(done, errno('EINVAL'), none);
+    const reading = client.read('/x');
+    await idle();
+    reply(requests.shift()!, 'value');
+    await idle();
+    assert.equal(await reading, 'value');
+  }
+});
+
 test('a long directory that changes while it is listed is listed again', async () => {
   const { client, requests, idle, reply } = scripted(10);
   const listing = client.directory('/long');

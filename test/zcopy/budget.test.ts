@@ -4,9 +4,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
-import { DOM0 } from '../../src/xen/ids.ts';
+import { DOM0, type Gref } from '../../src/xen/ids.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
-import { type Account, type Budget, DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { type Budget, DEFAULT_BUDGET, type HeldKind } from '../../src/zcopy/budget.ts';
+import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
 import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { Zcopy } from '../../src/zcopy/zcopy.ts';
 import { listed, type SharingWorld, sharing, TestDevice } from './world.ts';
@@ -27,8 +28,7 @@ const over = (kind: string) => (error: unknown) =>
   error instanceof ProtocolViolation && error.reason === `over-budget-${kind}`;
 
 /** What is held of some kinds, in their order. */
-const held = (account: Account, ...kinds: (keyof Budget)[]) =>
-  kinds.map((kind) => account.held[kind]);
+const held = (account: Account, ...kinds: HeldKind[]) => kinds.map((kind) => account.held[kind]);
 
 test('what is mapped and exported is charged until it is given back, and not at all when it is refused', () =>
   sharing(async (world) => {
@@ -131,4 +131,24 @@ test('a row that was opened again stays when the old buffers are gone', () =>
     assert.deepEqual([...ledger.accounts], [account]);
     ledger.close(account);
     assert.deepEqual([...ledger.accounts], []);
+  }));
+
+test('pages without neighbours take the guest’s own share of the memory map, and no more of it', () =>
+  sharing(async (world) => {
+    const { alice, domid, account, domain } = setUp(world, { areas: 2 * PAGES });
+    const { run, mapped } = world;
+    const { refs } = await alice.grants.share({ domid: DOM0, pages: 2 * PAGES, writable: true });
+    const apart = [...refs].reverse();
+    const map = (some: readonly Gref[]) =>
+      run(domain.foreign.map({ domid, refs: some, writable: false }));
+    const first = await map(apart.slice(0, PAGES));
+    const neighbours = await map(refs);
+    assert.deepEqual(held(account, 'areas', 'mappings'), [PAGES + 1, 2]);
+    await assert.rejects(map(apart.slice(PAGES)), over('areas'));
+    assert.deepEqual(held(account, 'areas', 'mappings', 'pages'), [PAGES + 1, 2, 3 * PAGES]);
+    assert.equal(mapped(), 3 * PAGES, 'what is refused is not mapped');
+    await run(neighbours[Symbol.asyncDispose]());
+    await run((await map(apart.slice(PAGES)))[Symbol.asyncDispose]());
+    await run(first[Symbol.asyncDispose]());
+    assert(account.empty);
   }));

@@ -8,7 +8,8 @@ import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { GrantMapError, type SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, domId } from '../../src/xen/ids.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
-import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { Ledger } from '../../src/zcopy/ledger.ts';
 import { type DrmOptions, type DrmWorld, onDevice } from './drm-world.ts';
 import { BROKEN, failing, intercepting, NO_ROOM, sysError, TestDevice } from './world.ts';
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
 import { domId } from '../../src/xen/ids.ts';
-import { DEFAULT_BUDGET, Ledger } from '../../src/zcopy/ledger.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { Ledger } from '../../src/zcopy/ledger.ts';
 
 test('a charge that does not fit is refused whole, and names what is over', () => {
   const account = new Ledger().open({

@@ -61,7 +61,7 @@ before(async () => {
   await host.complaints();
   await deployDaemon(dom0);
   for (const name of ['alice', 'bob']) {
-    guests.push(await Guest.create(dom0, { name, type: 'pvh', programs: ['cli'] }));
+    guests.push(await Guest.create(dom0, { name, programs: ['cli'] }));
   }
   places.set('dom0', dom0Place());
   for (const guest of guests) {

@@ -96,8 +96,10 @@ export class SharedView implements DaemonView {
       displays: state === 'connected' ? [displayOf({ screen, meter })] : [],
       input: NO_INPUT,
       held: this.#options.ledger.heldBy(domid),
+      budget: account?.budget ?? {},
       buffers: [],
       refused: account?.refused ?? {},
+      throttled: account?.throttled ?? {},
     };
   }
 

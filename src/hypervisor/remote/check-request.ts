@@ -34,12 +34,14 @@ const CHECKS: Checks = {
   openWindow: ({ frames }) => ({ frames: numbers(frames) }),
   closeWindow: ({ window }) => ({ window: integer(window) }),
   setupGrantTable: ({ frames }) => ({ frames: integer(frames, { min: 1, max: U32_MAX }) }),
-  mapGrants: ({ domid, refs, writable, device }) => ({
+  mapGrants: ({ domid, refs, writable, device, maxAreas }) => ({
     domid: domainNumber(domid) as HypercallRequest<'mapGrants'>['domid'],
     refs: numbers(refs),
     writable: boolean(writable),
     device: boolean(device),
+    maxAreas: integer(maxAreas),
   }),
+  showGrants: ({ window }) => ({ window: integer(window) }),
   unmapGrants: ({ window }) => ({ window: integer(window) }),
   allocUnbound: ({ remote }) => ({
     remote: domainNumber(remote) as HypercallRequest<'allocUnbound'>['remote'],

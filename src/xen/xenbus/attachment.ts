@@ -15,6 +15,7 @@ import { confinedGuest } from './confined-guest.ts';
 import type { DeviceAddress, DeviceNodes } from './device-nodes.ts';
 import type { BackendDevice, BackendDriver, GuestContext } from './driver.ts';
 import type { GuestStay } from './guests.ts';
+import { PacedWatch } from './paced-watch.ts';
 import { readPeerNode } from './peer-node.ts';
 import { parseState, type XenbusState } from './states.ts';
 
@@ -96,11 +97,13 @@ export class Attachment implements BackendDevice {
   static async enter(options: AttachmentOptions): Promise<Attachment> {
     const attachment = new Attachment(options);
     try {
-      const { domain } = attachment.guest;
+      const { runtime, onChange } = options;
+      const { guest } = attachment;
       const path = `${attachment.frontendPath}/state`;
-      attachment.scope.own(await domain.store.watch(path, options.onChange));
+      attachment.scope.own(await PacedWatch.open({ runtime, guest, path, onChange }));
       return attachment;
     } catch (error) {
+      if (error instanceof ProtocolViolation) attachment.guest.countRefusal(error.reason);
       await attachment.leave();
       throw error;
     }
@@ -183,11 +186,15 @@ export class Attachment implements BackendDevice {
     connection.established = true;
   }
 
-  /** Whether what the connection was built from has been published anew in the meantime. */
+  /**
+   * Whether what the connection was built from has been published anew in the meantime. Asks for one node after
+   * the other: all guests' requests wait in one queue, and a device with many nodes has no more places there.
+   */
   async publishedAnew(): Promise<boolean> {
-    const published = [...(this.#connection?.published ?? [])];
-    const now = await Promise.all(published.map(([key]) => this.#readPublished(key)));
-    return published.some(([, value], index) => value !== now[index]);
+    for (const [key, value] of this.#connection?.published ?? []) {
+      if ((await this.#readPublished(key)) !== value) return true;
+    }
+    return false;
   }
 
   /** Releases everything that the connection holds. */

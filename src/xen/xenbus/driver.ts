@@ -12,7 +12,19 @@ import type { Contiguity, MemoryPool } from '../memory.ts';
 import type { Untrusted } from '../untrusted.ts';
 
 /** Kinds of the ledger that only a device's driver knows of; the pages are those it is about to map. */
-export type DriverCharge = Partial<Record<'pages' | 'refs' | 'buffers' | 'framebuffers', number>>;
+export type DriverCharge = Partial<
+  Record<
+    'bytes' | 'pages' | 'refs' | 'connectors' | 'buffers' | 'framebuffers' | 'requests',
+    number
+  >
+>;
+
+/** Work that a guest may cause at a rate: what is more waits. */
+export type RateKind =
+  | 'requestsPerSecond'
+  | 'wakeupsPerSecond'
+  | 'storeEventsPerSecond'
+  | 'mappedPagesPerSecond';
 
 /** A buffer of a guest, as the ledger lists it. */
 export interface HeldBuffer {
@@ -51,6 +63,13 @@ export interface GuestContext {
    * result gives it back. @throws ProtocolViolation (XEN_ENOMEM) when it would exceed the guest's budget
    */
   charge(amounts: DriverCharge): Disposable;
+  /** Enters work that the guest causes. */
+  spend(kind: RateKind, amount: number): void;
+  /**
+   * Undefined while the guest is within its rate; else, which is counted, what to wait for before anything more is
+   * done for it. That resolves at the latest when `signal` aborts, and never rejects.
+   */
+  rest(kind: RateKind, signal: AbortSignal): Promise<void> | undefined;
   /** Enters a buffer into the guest's row, which lives at least as long. */
   track(buffer: HeldBuffer): void;
   /** Memory set aside for this guest alone, from the first call on. @throws SysError */

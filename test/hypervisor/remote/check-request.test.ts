@@ -8,6 +8,8 @@ import { ProtocolViolation } from '../../../src/runtime/errors.ts';
 const malformed = (error: unknown) =>
   error instanceof ProtocolViolation && error.reason === 'malformed-hypercall';
 
+const MAP = { domid: 0, refs: Uint32Array.of(8), writable: true, device: false, maxAreas: 1 };
+
 test('whatever a guest sends is a hypercall or a violation, never anything else', () => {
   const noise = fc.anything({ withTypedArray: true, withBigInt: true, withNullPrototype: true });
   const call = fc.record({
@@ -51,9 +53,11 @@ test('numbers out of range, arrays of any other kind, and batches without end ar
     ['decrease', { frames: Uint32Array.of(8), extentOrder: -1 }],
     ['exchange', { frames: Uint32Array.of(8), inOrder: 0, outOrder: 21, addressBits: 0 }],
     ['openWindow', { frames: [8] }],
-    ['mapGrants', { domid: 0x7ff0, refs: Uint32Array.of(8), writable: true, device: false }],
-    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: 1, device: false }],
-    ['mapGrants', { domid: 0, refs: Uint32Array.of(8), writable: true }],
+    ['mapGrants', { ...MAP, domid: 0x7ff0 }],
+    ['mapGrants', { ...MAP, writable: 1 }],
+    ['mapGrants', { ...MAP, device: undefined }],
+    ['mapGrants', { ...MAP, maxAreas: -1 }],
+    ['showGrants', {}],
     ['allocUnbound', { remote: -1 }],
     ['closePort', {}],
     ['shutdown', { reason: 'suspend' }],
@@ -63,15 +67,14 @@ test('numbers out of range, arrays of any other kind, and batches without end ar
   }
 });
 
+test('a request to map that is well-formed is taken', () => {
+  assert.deepEqual(checkRequest('mapGrants', MAP), MAP);
+});
+
 test('refs in memory that the guest shares are copied before they are used', () => {
   const refs = new Uint32Array(new SharedArrayBuffer(8));
   refs.set([8, 9]);
-  const checked = checkRequest('mapGrants', {
-    domid: 0,
-    refs,
-    writable: false,
-    device: false,
-  });
+  const checked = checkRequest('mapGrants', { ...MAP, refs });
   refs.set([1, 1]);
   assert.deepEqual([...checked.refs], [8, 9]);
 });

@@ -47,8 +47,15 @@ test('hypercalls that name what is not ours are refused, and the guest goes on',
       { call: 'populate', request: { pages: 0xffff_ffff } },
       {
         call: 'mapGrants',
-        request: { domid: 0, refs: Uint32Array.from(lent.refs), writable: true, device: true },
+        request: {
+          domid: 0,
+          refs: Uint32Array.from(lent.refs),
+          writable: true,
+          device: true,
+          maxAreas: 1,
+        },
       },
+      { call: 'showGrants', request: { window: 1_000_000 } },
       { call: 'populate', request: { pages: 7 } },
     ];
     const messages = calls.map((call, id) => ({ ...call, id }));

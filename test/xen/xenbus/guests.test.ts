@@ -26,10 +26,11 @@ function countedGuests() {
     });
     const { dom0: domain } = world;
     const charge = () => ({ [Symbol.dispose]: () => {} });
+    const pace = { spend: () => {}, rest: () => undefined };
     const pool = () => domain.memory.createPool({ domid, pages: 1 });
     const track = () => {};
     const log = silentLogger();
-    return { domid, domain, scope, log, countRefusal: () => {}, charge, track, pool };
+    return { domid, domain, scope, log, countRefusal: () => {}, charge, ...pace, track, pool };
   });
   const holdClosing = () => {
     let go = () => {};

@@ -12,8 +12,9 @@ import { bytePipe } from '../../../src/xen/pipe.ts';
 import { Guests } from '../../../src/xen/xenbus/guests.ts';
 import { devicePaths, type PvDevice } from '../../../src/xen/xenbus/toolstack.ts';
 import { XenstoreClient } from '../../../src/xen/xenstore-client.ts';
+import { type Budget, DEFAULT_BUDGET } from '../../../src/zcopy/budget.ts';
 import { openGuest } from '../../../src/zcopy/guest.ts';
-import { DEFAULT_BUDGET, Ledger } from '../../../src/zcopy/ledger.ts';
+import { Ledger } from '../../../src/zcopy/ledger.ts';
 
 const MACHINE_FRAMES = 16_384;
 /** Steps after which a world that does not come to rest is declared broken. */
@@ -28,7 +29,10 @@ export class World {
   /** Refusals counted through guests' contexts, by reason, of all guests together. */
   readonly refused = new Map<string, number>();
 
-  constructor(seed: number) {
+  readonly #budget: Budget;
+
+  constructor(seed: number, limits: Partial<Budget> = {}) {
+    this.#budget = { ...DEFAULT_BUDGET, ...limits };
     this.runtime = new VirtualRuntime(seed);
     const { runtime } = this;
     this.hypervisor = new Hypervisor({ runtime, machineFrames: MACHINE_FRAMES });
@@ -92,7 +96,7 @@ export class World {
   guests(domain: Domain = this.dom0): Guests {
     return new Guests((domid) => {
       const { runtime, ledger } = this;
-      const budget = DEFAULT_BUDGET;
+      const budget = this.#budget;
       const { context } = openGuest({ runtime, domain, ledger, budget, domid, name: 'guest' });
       return {
         ...context,

@@ -1,5 +1,5 @@
-// A frontend without manners, for tests: it shakes hands as every frontend does, and then writes whatever
-// the test wants into its rings, directories and pages.
+// A frontend without manners, for tests and the simulation: it shakes hands as every frontend does, and then
+// writes whatever is wanted into its rings, directories and pages.
 
 import assert from 'node:assert/strict';
 import { displReq, displResp, displSring } from '../../src/abi/displif.ts';
@@ -7,14 +7,23 @@ import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
 import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
-import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
+import type { Domain, EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { EventConsumer } from '../../src/xen/event-page.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import { FrontRing, initRing } from '../../src/xen/ring.ts';
 import { check } from '../../src/xen/untrusted.ts';
 import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
-import type { DisplayHost } from './host.ts';
+
+/** The virtual world that the frontend is in, and how its time is made to pass. */
+export interface RawWorld {
+  readonly runtime: Runtime;
+  /** What the promise gives, running the world until it does. */
+  run<T>(promise: Promise<T>): Promise<T>;
+  /** Runs the world until `condition` holds. */
+  until(condition: () => boolean, what: string): Promise<void>;
+}
 
 export interface RawResponse {
   readonly id: number;
@@ -22,6 +31,12 @@ export interface RawResponse {
   readonly status: number;
   /** Everything behind the status. */
   readonly rest: readonly number[];
+}
+
+/** Where the indices of a connector's rings begin: 0 with every driver that there is. */
+export interface RingStart {
+  readonly requests: number;
+  readonly events: number;
 }
 
 /** The rings of one connector of a raw frontend. */
@@ -33,15 +48,17 @@ export class RawConnector {
   readonly responses: RawResponse[] = [];
   /** Ids of the flip events. */
   readonly eventIds: number[] = [];
-  readonly #host: DisplayHost;
+  readonly #world: RawWorld;
   #channel: EventChannel | undefined;
   #nextId = 0;
 
-  constructor(host: DisplayHost, pages: SharedPages) {
-    this.#host = host;
+  constructor(world: RawWorld, pages: SharedPages, { requests, events }: RingStart) {
+    this.#world = world;
     this.control = pages.bytes.subarray(0, PAGE_SIZE);
     this.events = pages.bytes.subarray(PAGE_SIZE);
     initRing(this.control, displSring);
+    this.words.set([requests, requests + 1, requests, requests + 1]);
+    new Uint32Array(this.events.buffer, this.events.byteOffset, 2).fill(events);
     this.ring = new FrontRing(this.control, displSring);
     this.eventRing = new EventConsumer(this.events, DISPLAY_EVENTS);
   }
@@ -99,37 +116,43 @@ export class RawConnector {
     const id = this.put(body, spoil);
     this.push();
     const answer = () => this.responses.find((response) => response.id === id);
-    await this.#host.until(() => answer() !== undefined, `request ${id} is answered`);
+    await this.#world.until(() => answer() !== undefined, `request ${id} is answered`);
     assert.equal(answer()!.operation, body.operation, 'the operation is echoed (trap 5)');
     return answer()!.status;
   }
 }
 
-export class RawFrontend implements FrontendDriver {
+/** On the hypervisor in this process, or wherever `guest` is. */
+export class RawFrontend<Guest extends Domain = GuestDomain> implements FrontendDriver {
   readonly type = 'vdispl';
-  readonly guest: GuestDomain;
+  readonly guest: Guest;
   readonly connectors: RawConnector[] = [];
   /** Changes what is published: values by key, null for none. */
   spoil: Readonly<Record<string, string | null>> = {};
+  startAt: RingStart = { requests: 0, events: 0 };
   /** Called before anything is published. */
   beforePublishing: () => void = () => {};
+  /** What an honest driver would have published the last time, by key. */
+  published: Readonly<Record<string, string>> = {};
+  /** The event channels of the present connection. */
+  readonly channels: EventChannel[] = [];
   connections = 0;
   failure: Error | undefined;
-  readonly #host: DisplayHost;
+  readonly #world: RawWorld;
   readonly #count: number;
   #device: FrontendDevice | undefined;
 
-  constructor(host: DisplayHost, guest: GuestDomain, { connectors }: { connectors: number }) {
-    this.#host = host;
+  constructor(world: RawWorld, guest: Guest, { connectors }: { connectors: number }) {
+    this.#world = world;
     this.guest = guest;
     this.#count = connectors;
   }
 
   /** Starts the device, without waiting for anything. */
   async start(): Promise<void> {
-    const { runtime } = this.#host;
+    const { runtime } = this.#world;
     const options = { runtime, domain: this.guest, driver: this, devid: 0 };
-    this.#device = await this.#host.run(FrontendDevice.open(options));
+    this.#device = await this.#world.run(FrontendDevice.open(options));
   }
 
   async open(): Promise<void> {
@@ -138,27 +161,30 @@ export class RawFrontend implements FrontendDriver {
   }
 
   connectedAgain(times: number): Promise<void> {
-    return this.#host.until(() => this.connections >= times, `connection ${times}`);
+    return this.#world.until(() => this.connections >= times, `connection ${times}`);
   }
 
   async publish(_device: FrontendDevice, scope: Scope): Promise<Record<string, string>> {
     this.connectors.length = 0;
+    this.channels.length = 0;
     const nodes: Record<string, string> = {};
     for (let index = 0; index < this.#count; index++) {
       const request = { domid: DOM0, pages: 2, writable: true };
       const pages = scope.own(await this.guest.grants.share(request));
-      const connector = new RawConnector(this.#host, pages);
+      const connector = new RawConnector(this.#world, pages, this.startAt);
       const channel = async (handler: () => void) =>
         scope.own(await this.guest.events.allocUnbound({ remote: DOM0, handler }));
       const control = await channel(() => connector.collect());
       const events = await channel(() => connector.collectEvents());
       connector.use(control);
+      this.channels.push(control, events);
       this.connectors.push(connector);
       nodes[`${index}/req-ring-ref`] = String(pages.refs[0]);
       nodes[`${index}/req-event-channel`] = String(control.port);
       nodes[`${index}/evt-ring-ref`] = String(pages.refs[1]);
       nodes[`${index}/evt-event-channel`] = String(events.port);
     }
+    this.published = nodes;
     this.beforePublishing();
     const spoiled = Object.entries({ ...nodes, ...this.spoil });
     return Object.fromEntries(spoiled.filter((node): node is [string, string] => node[1] !== null));
@@ -173,6 +199,6 @@ export class RawFrontend implements FrontendDriver {
   }
 
   async close(): Promise<void> {
-    await this.#host.run(this.#device!.close());
+    await this.#world.run(this.#device!.close());
   }
 }

@@ -1,0 +1,324 @@
+// The world whose every course explore.ts goes through: a machine with a driver domain and guests with a display
+// each, from the moment at which the displays are connected. Hypervisor, grant tables, event channels, ledger,
+// core and display backend are the real code; xenstore is not in it, as nobody needs it while a display is connected.
+//
+// What can happen, besides the tasks of the code itself: a guest's next request; an output completes a flip, or lets
+// a picture go; a guest dies, which the backend hears of at some later time; or the backend dies, and the
+// hypervisor takes its domain away with all that it mapped. At most one of them dies.
+
+import { createHash } from 'node:crypto';
+import { Connection } from '../../src/display/connection.ts';
+import type { ConnectorInfo, DisplayOutput } from '../../src/display/output.ts';
+import { type HypervisorBooks, leakReport } from '../../src/hypervisor/books.ts';
+import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
+import type { Runtime } from '../../src/runtime/runtime.ts';
+import type { Scope } from '../../src/runtime/scope.ts';
+import type { Domain } from '../../src/xen/domain.ts';
+import { distrust } from '../../src/xen/untrusted.ts';
+import type { BackendDevice } from '../../src/xen/xenbus/driver.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { openGuest } from '../../src/zcopy/guest.ts';
+import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
+import { ChosenConnector } from './chosen-output.ts';
+import { ChosenTime, type Move } from './chosen-runtime.ts';
+import { type Act, ExploredGuest } from './explored-guest.ts';
+import { stepwiseDomain } from './stepwise-domain.ts';
+
+export interface WorldOptions {
+  /** What each guest does; one guest for each. */
+  readonly lives: readonly (readonly Act[])[];
+  /** Who may die at any moment. */
+  readonly deaths: { readonly guests: boolean; readonly backend: boolean };
+  /** The backend's domain as it uses it; with hypercalls that take their time unless said. */
+  readonly backendDomain?: (domain: Domain, runtime: Runtime) => Domain;
+  readonly connector?: (info: ConnectorInfo) => ChosenConnector;
+}
+
+/** A guest, and what the backend has of it. */
+interface Served {
+  readonly guest: ExploredGuest;
+  readonly account: Account;
+  /** Of the device: closing it is what xenbus does when the device goes. */
+  readonly scope: Scope;
+  closing: boolean;
+}
+
+const MACHINE_FRAMES = 128;
+const GUEST_FRAMES = 32;
+const BACKEND = 'backend';
+
+export class ExploredWorld implements Disposable {
+  readonly #options: WorldOptions;
+  readonly #time = new ChosenTime();
+  readonly #hypervisor: Hypervisor;
+  readonly #ledger = new Ledger();
+  readonly #backend: GuestDomain;
+  readonly #outputs: ChosenConnector[] = [];
+  readonly #served: Served[] = [];
+  #died = false;
+  #backendAlive = true;
+
+  private constructor(options: WorldOptions) {
+    this.#options = options;
+    const runtime = this.#time.runtime('xen');
+    this.#hypervisor = new Hypervisor({ runtime, machineFrames: MACHINE_FRAMES });
+    this.#backend = this.#domain(BACKEND);
+  }
+
+  /** A world in which all displays are connected and nothing is left to do. */
+  static async start(options: WorldOptions): Promise<ExploredWorld> {
+    const world = new ExploredWorld(options);
+    for (const [index, life] of options.lives.entries()) {
+      await world.#settle(world.#connect(String.fromCharCode(65 + index), life));
+    }
+    while (!world.#time.quiet) await world.step(world.#time.moves()[0]!);
+    return world;
+  }
+
+  /** All that can happen next, in an order that depends on nothing but what happened so far. */
+  moves(): Move[] {
+    const people = this.#served.flatMap(({ guest }) => guest.moves());
+    const outputs = this.#backendAlive ? this.#outputs.flatMap((output) => output.moves()) : [];
+    return [...this.#time.moves(), ...people, ...outputs, ...this.#deaths()];
+  }
+
+  /** Makes one thing happen, and everything that follows at once. */
+  async step({ run }: Move): Promise<void> {
+    try {
+      run();
+    } catch (error) {
+      this.#time.complaints.push(`a step threw ${stackOf(error)}`);
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** What of the world makes a difference to its future, as a hash. */
+  fingerprint(): string {
+    return createHash('sha1').update(this.describe().join('\n')).digest('base64');
+  }
+
+  /** The same for people. */
+  describe(): string[] {
+    const { domains } = this.#hypervisor.books();
+    return [
+      ...domains.map(({ mappedBy, kernel, ...books }) =>
+        JSON.stringify({ ...books, mappedBy: [...mappedBy], kernel }),
+      ),
+      ...this.#served.map(({ guest, account, closing }) => {
+        const buffers = account.buffers.map(
+          ({ name, state, holders }) => `${name} ${state} ${JSON.stringify(holders)}`,
+        );
+        return `${guest.describe()}, closing ${closing}, ${JSON.stringify(account.held)}, ${buffers}`;
+      }),
+      ...this.#outputs.map((output) => output.describe()),
+      ...this.#time.describe(),
+    ];
+  }
+
+  /** The rules that are broken now, a line each. */
+  violations(): string[] {
+    const books = this.#hypervisor.books();
+    const complaints = this.#served.flatMap(({ guest }) => guest.complaints);
+    const rules = [...this.#time.complaints, ...complaints];
+    if (!this.#backendAlive) return rules;
+    return [...rules, ...this.#wrongReads(), ...this.#wrongAccounts(books)];
+  }
+
+  /** What has come to nothing when nothing can happen any more, a line each. */
+  async remains(): Promise<string[]> {
+    const unhappy = this.#served
+      .filter(
+        ({ guest, closing }) => this.#backendAlive && guest.alive && !closing && !guest.content,
+      )
+      .map(({ guest }) => `an honest guest is not served: ${guest.describe()}`);
+    for (const { guest, scope } of this.#served) {
+      if (guest.alive) this.#hypervisor.destroy(guest.domain.domid);
+      guest.alive = false;
+      if (this.#backendAlive) await this.#settle(scope.close());
+    }
+    while (this.#backendAlive && this.#time.moves().length > 0) {
+      await this.step(this.#time.moves()[0]!);
+    }
+    const rows = [...this.#ledger.accounts].map(
+      ({ name, held }) => `the row of ${name} is left: ${JSON.stringify(held)}`,
+    );
+    const leaks = leakReport(this.#hypervisor.books()).filter((line) => !line.includes(BACKEND));
+    return [...unhappy, ...(this.#backendAlive ? rows : []), ...leaks, ...this.#time.complaints];
+  }
+
+  [Symbol.dispose](): void {
+    this.#hypervisor[Symbol.dispose]();
+  }
+
+  #domain(name: string): GuestDomain {
+    const { domid } = this.#hypervisor.createDomain({ name, limits: { maxFrames: GUEST_FRAMES } });
+    const port = this.#hypervisor.enter(domid);
+    const runtime = this.#time.runtime(name);
+    return new GuestDomain({ port, runtime, connectStore: () => NO_STORE });
+  }
+
+  async #connect(name: string, life: readonly Act[]): Promise<void> {
+    const { backendDomain = stepwiseDomain } = this.#options;
+    const runtime = this.#time.runtime(BACKEND);
+    const domain = this.#domain(name);
+    const { domid } = domain;
+    const port = this.#hypervisor.enter(domid);
+    const backend = this.#backend.domid;
+    const guest = await ExploredGuest.start({ name, domain, port, backend, life });
+    const { context, account } = openGuest({
+      runtime,
+      domain: backendDomain(this.#backend, runtime),
+      ledger: this.#ledger,
+      budget: DEFAULT_BUDGET,
+      domid,
+      name,
+    });
+    const { scope } = context;
+    const device = deviceOf({
+      runtime,
+      guest,
+      context,
+      fail: (error) => guest.complaints.push(String(error)),
+    });
+    this.#served.push({ guest, account, scope, closing: false });
+    const connection = scope.child('connection');
+    await Connection.open({ output: this.#output(), device, scope: connection });
+  }
+
+  #output(): DisplayOutput {
+    const { connector: make = (info) => new ChosenConnector(info) } = this.#options;
+    return {
+      connect: async (info: ConnectorInfo) => {
+        const connector = make(info);
+        this.#outputs.push(connector);
+        return connector;
+      },
+    };
+  }
+
+  #deaths(): Move[] {
+    const moves: Move[] = [];
+    const { guests, backend } = this.#options.deaths;
+    for (const served of this.#served) {
+      const { guest, scope, closing } = served;
+      if (!this.#died && guests) {
+        moves.push({ name: `${guest.name} dies`, run: () => this.#kill(guest) });
+      }
+      if (!guest.alive && !closing) {
+        const run = () => {
+          served.closing = true;
+          void scope.close();
+        };
+        moves.push({ name: `the backend hears that ${guest.name} is gone`, run });
+      }
+    }
+    if (!this.#died && backend) {
+      moves.push({ name: 'the backend dies', run: () => this.#killBackend() });
+    }
+    return moves;
+  }
+
+  #kill(guest: ExploredGuest): void {
+    this.#died = true;
+    guest.alive = false;
+    this.#time.kill(guest.name);
+    this.#hypervisor.destroy(guest.domain.domid);
+  }
+
+  #killBackend(): void {
+    this.#died = true;
+    this.#backendAlive = false;
+    this.#time.kill(BACKEND);
+    this.#hypervisor.destroy(this.#backend.domid);
+  }
+
+  /** An output reads nothing whose pages are not mapped, and is not called once it is closed. */
+  #wrongReads(): string[] {
+    const late = this.#outputs.filter(({ lateCalls }) => lateCalls > 0);
+    const pictures = this.#outputs.flatMap(({ reading }) => [...reading]);
+    const gone = pictures.filter((picture) => !isReadable(picture));
+    return [
+      ...late.map(() => 'an output was called after it was closed'),
+      ...gone.map(() => 'an output reads a picture whose pages are not mapped'),
+    ];
+  }
+
+  /** What is mapped of a guest is in its row, and within its budget. */
+  #wrongAccounts({ domains }: HypervisorBooks): string[] {
+    return this.#served.flatMap(({ guest, account }) => {
+      const domid = guest.domain.domid;
+      const mapped = domains.find((books) => books.domid === domid)?.mappedBy;
+      const pages = mapped?.get(this.#backend.domid) ?? 0;
+      const { held } = account;
+      if (pages <= held.pages && (!this.#time.quiet || pages === held.pages)) return [];
+      return [`${pages} pages of ${guest.name} are mapped, ${held.pages} are in its row`];
+    });
+  }
+
+  /** Lets the first thing happen that can, until the promise settles: for what is not explored. */
+  async #settle(promise: Promise<unknown>): Promise<void> {
+    let settled = false;
+    const done = promise.finally(() => {
+      settled = true;
+    });
+    done.catch(() => {});
+    for (;;) {
+      await new Promise((resolve) => setImmediate(resolve));
+      const [move] = this.#time.moves();
+      if (settled || move === undefined) break;
+      move.run();
+    }
+    await done;
+  }
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+function isReadable(picture: { readonly bytes: Uint8Array }): boolean {
+  try {
+    return picture.bytes.byteLength > 0;
+  } catch {
+    return false;
+  }
+}
+
+interface DeviceParts {
+  readonly runtime: Runtime;
+  readonly guest: ExploredGuest;
+  readonly context: BackendDevice['guest'];
+  readonly fail: (error: Error) => void;
+}
+
+/** The device as the backend would have it of xenbus, connected. */
+function deviceOf({ runtime, guest, context, fail }: DeviceParts): BackendDevice {
+  return {
+    runtime,
+    guest: context,
+    type: 'vdispl',
+    devid: 0,
+    backendPath: 'backend',
+    frontendPath: 'frontend',
+    log: context.log,
+    scope: context.scope,
+    readBackend: async () => undefined,
+    writeBackend: async () => {},
+    readFrontend: async (key) => {
+      const value = guest.published.get(key);
+      return value === undefined ? undefined : distrust(value);
+    },
+    confirmPublished: async () => {},
+    // What is thrown is to be seen by the search.
+    confined: (work) => work,
+    fail,
+  };
+}
+
+const NO_STORE = new Proxy({} as StoreConnection, {
+  get(_, name) {
+    if (name === Symbol.asyncDispose) return async () => {};
+    throw new Error(`nobody talks to xenstore in this world: ${String(name)}`);
+  },
+});

@@ -1,0 +1,38 @@
+// Virtual time with a log that is kept, so that a test sees whether an assertion of ours went off where it was
+// caught and only written down.
+
+import pino from 'pino';
+import type { Logger } from '../../src/runtime/runtime.ts';
+import { VirtualRuntime } from '../../src/runtime/virtual.ts';
+
+/** What the log says of errors that are neither a guest's nor the system's. */
+const DEFECT =
+  /AssertionError|AggregateError|TypeError|RangeError|ReferenceError|a defect of ours|ERR_ASSERTION/;
+
+export class LoggedRuntime extends VirtualRuntime {
+  readonly lines: string[] = [];
+  override readonly log: Logger = pino(
+    { level: 'warn' },
+    { write: (line) => void this.lines.push(line) },
+  );
+}
+
+/** What the log has of bugs of ours. */
+export function defectsOf({ lines }: LoggedRuntime): readonly string[] {
+  return lines.filter((line) => DEFECT.test(line));
+}
+
+/** What the promise gives, running the world until it does. */
+export async function runUntilSettled<T>(
+  runtime: VirtualRuntime,
+  promise: Promise<T>,
+  maxSteps: number,
+): Promise<T> {
+  let settled = false;
+  const settle = () => {
+    settled = true;
+  };
+  promise.then(settle, settle);
+  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps });
+  return promise;
+}
