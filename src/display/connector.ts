@@ -215,7 +215,8 @@ export class Connector {
     } catch (error) {
       this.#breakOff(error);
     }
-    await this.#rest('mappedPagesPerSecond');
+    // Thousands of pages were mapped or unmapped: others first.
+    await (this.#rest('mappedPagesPerSecond') ?? turn(this.#parts.runtime));
   }
 
   #perform(request: DisplayRequest): Promise<void> | undefined {
