@@ -218,7 +218,8 @@ export class Connector {
     } catch (error) {
       this.#breakOff(error);
     }
-    await this.#rest('mappedPagesPerSecond');
+    // Thousands of pages were mapped or unmapped: others first.
+    await (this.#rest('mappedPagesPerSecond') ?? turn(this.#parts.runtime));
   }
 
   #perform(request: DisplayRequest): Promise<void> | undefined {

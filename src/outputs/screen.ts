@@ -9,6 +9,7 @@
 import assert from 'node:assert/strict';
 import type { ConnectorInfo, OutputConnector, Picture } from '../display/output.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import { LookingTime } from './looking-time.ts';
 import { Vblank } from './vblank.ts';
 import { type Watch, type Watcher, Watching } from './watching.ts';
 
@@ -22,6 +23,8 @@ interface PendingFlip {
 
 export interface ScreenOptions {
   readonly refreshHz?: number;
+  /** Shared between the screens of an output. */
+  readonly looking?: LookingTime;
   /** Called once, when the screen has been disposed. */
   readonly onClosed?: () => void;
 }
@@ -48,6 +51,7 @@ export class Screen implements OutputConnector {
     this.#watching = new Watching(runtime, {
       periodMs: this.#vblank.periodMs,
       shown: () => this.#shown,
+      looking: options.looking ?? new LookingTime(runtime),
     });
   }
 

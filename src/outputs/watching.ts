@@ -10,6 +10,7 @@
 import type { Picture } from '../display/output.ts';
 import type { Runtime, Timer } from '../runtime/runtime.ts';
 import { DamageTracker } from './damage.ts';
+import type { LookingTime } from './looking-time.ts';
 
 /** Longest time between two looks at a picture that stands still. */
 const STILL_INTERVAL_MS = 125;
@@ -20,7 +21,7 @@ const SLOWING = 1.5;
 /** A guest that flips is looked at when it flips; the timed looks begin this long after its last flip. */
 const AFTER_FLIP_MS = 100;
 
-/** Looking takes at most this share of the time: a huge picture must not slow down the other guests. */
+/** Looking at one screen takes at most this share of the time; `LookingTime` bounds what all of them take. */
 const LOOKING_SHARE = 0.25;
 
 /** How long the looks stay at the full rate after something that usually causes a change. */
@@ -45,15 +46,25 @@ interface Subscription {
   seen: number | undefined;
 }
 
+export interface WatchingOptions {
+  readonly periodMs: number;
+  readonly shown: () => Picture | undefined;
+  /** Shared with the other screens. */
+  readonly looking: LookingTime;
+}
+
 export class Watching {
   readonly #runtime: Runtime;
   readonly #periodMs: number;
   readonly #shown: () => Picture | undefined;
+  readonly #looking: LookingTime;
   readonly #subscriptions = new Set<Subscription>();
   #damage: DamageTracker | undefined;
   /** Copies made for trackers that are gone. */
   #bytesCopiedBefore = 0;
   #timer: Timer | undefined;
+  /** Our place among those who want to look, while we wait for our turn. */
+  #queued: Disposable | undefined;
   #intervalMs: number;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #lookTookMs = 0;
@@ -63,11 +74,9 @@ export class Watching {
   /** Whether another picture is shown than at the last look. */
   #switched = true;
 
-  constructor(
-    runtime: Runtime,
-    { periodMs, shown }: { periodMs: number; shown: () => Picture | undefined },
-  ) {
+  constructor(runtime: Runtime, { periodMs, shown, looking }: WatchingOptions) {
     this.#runtime = runtime;
+    this.#looking = looking;
     this.#periodMs = periodMs;
     this.#intervalMs = periodMs;
     this.#shown = shown;
@@ -127,6 +136,8 @@ export class Watching {
   #forget(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
+    this.#queued?.[Symbol.dispose]();
+    this.#queued = undefined;
     this.#bytesCopiedBefore = this.bytesCopied;
     this.#damage = undefined;
     this.#lookedAtMs = Number.NEGATIVE_INFINITY;
@@ -142,11 +153,20 @@ export class Watching {
   }
 
   #lookWhenDue(): void {
-    if (!this.#waiting) return;
-    if (this.#runtime.nowMs() >= this.#dueMs()) this.#look();
+    if (!this.#waiting || this.#queued !== undefined) return;
+    if (this.#runtime.nowMs() >= this.#dueMs()) this.#queued = this.#looking.ask(this.#lookNow);
     this.#tell();
     this.#arm();
   }
+
+  readonly #lookNow = (): void => {
+    const queued = this.#queued !== undefined;
+    this.#queued = undefined;
+    this.#look();
+    if (!queued) return;
+    this.#tell();
+    this.#arm();
+  };
 
   #look(): void {
     this.#damage ??= new DamageTracker();
@@ -175,7 +195,8 @@ export class Watching {
   #arm(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    if (!this.#waiting || !(this.#switched || this.#shown())) return;
+    if (!this.#waiting || this.#queued !== undefined) return;
+    if (!this.#switched && !this.#shown()) return;
     const delayMs = Math.max(0, this.#dueMs() - this.#runtime.nowMs());
     this.#timer = this.#runtime.after(delayMs, () => {
       this.#timer = undefined;

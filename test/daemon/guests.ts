@@ -24,6 +24,7 @@ import { DrmFront, KbdFront } from '../xen/xenbus/linux-frontends.ts';
 export const WIDTH = 32;
 export const HEIGHT = 32;
 const FLIP_PAUSE_MS = 20;
+const REFUSED_PAUSE_MS = 100;
 const FLIPS_PER_ROUND = 2;
 
 export type GuestKind = 'ours' | 'linux';
@@ -76,12 +77,15 @@ export abstract class PaintingGuest {
     }
   }
 
-  /** Paints until the display is over, which is an error of whatever is asked last. */
-  protected async paint(display: GuestDisplay): Promise<void> {
-    try {
-      for (;;) await this.#round(display);
-    } catch (error) {
-      if (!(error instanceof SysError)) this.ownFailures.push(error);
+  /** Paints until the display is over. What the daemon refuses is asked for again. */
+  protected async paint(display: GuestDisplay, isOver: () => boolean): Promise<void> {
+    while (!isOver()) {
+      try {
+        await this.#round(display);
+      } catch (error) {
+        if (!isOver() && !(error instanceof SysError)) this.ownFailures.push(error);
+        await sleep(this.runtime, REFUSED_PAUSE_MS);
+      }
     }
   }
 
@@ -111,11 +115,18 @@ export class OurGuest extends PaintingGuest {
   async start(): Promise<void> {
     const { runtime, domain } = this;
     const onFailed = (reason: Error) => void this.ownFailures.push(reason);
+    let current: GuestDisplay | undefined;
     await DisplayFrontend.open({
       runtime,
       domain,
       onFailed,
-      onConnected: (display) => void this.paint(display),
+      onConnected: (display) => {
+        current = display;
+        void this.paint(display, () => current !== display);
+      },
+      onDisconnected: () => {
+        current = undefined;
+      },
     });
     const handlers = { key: (code: number, isDown: boolean) => this.key(code, isDown) };
     await KeyboardFrontend.open({ runtime, domain, onFailed, handlers });
@@ -132,7 +143,9 @@ export class LinuxGuest extends PaintingGuest {
     const at = { backendDomid: DOM0, domid: domain.domid, devid: 0 } as const;
     const vdispl = { ...at, backendType: 'vdispl', frontendType: 'vdispl' };
     const vkbd = { ...at, backendType: 'vinput', frontendType: 'vkbd' };
-    this.#display = new LinuxDisplay(parts, vdispl, (display) => void this.paint(display));
+    this.#display = new LinuxDisplay(parts, vdispl, (display, isOver) => {
+      void this.paint(display, isOver);
+    });
     this.#keyboard = new LinuxKeyboard(runtime, domain, vkbd);
     this.#keyboard.onKey = (code, isDown) => this.key(code, isDown);
   }
@@ -150,7 +163,7 @@ export class LinuxGuest extends PaintingGuest {
 /** xen-drm-front, with what it publishes for one connector, and programs that have the device open. */
 class LinuxDisplay extends DrmFront {
   readonly #parts: GuestParts;
-  readonly #onDisplay: (display: GuestDisplay) => void;
+  readonly #onDisplay: (display: GuestDisplay, isOver: () => boolean) => void;
   #rings: Scope | undefined;
   /** What the programs have; goes when they close the device. */
   #opened: Scope | undefined;
@@ -159,7 +172,7 @@ class LinuxDisplay extends DrmFront {
   constructor(
     parts: GuestParts,
     device: ConstructorParameters<typeof DrmFront>[2],
-    onDisplay: (display: GuestDisplay) => void,
+    onDisplay: (display: GuestDisplay, isOver: () => boolean) => void,
   ) {
     super(parts.runtime, parts.domain, device);
     this.#parts = parts;
@@ -219,15 +232,14 @@ class LinuxDisplay extends DrmFront {
     const scope = new Scope('programs');
     this.#opened = scope;
     if (clientsMs > 0) this.clients = new Promise((resolve) => scope.defer(resolve));
-    this.#onDisplay(
-      new GuestDisplay({
-        domain,
-        backendDomid: DOM0,
-        connectors: [this.#connector!],
-        scope,
-        backendAllocates: beAlloc,
-      }),
-    );
+    const display = new GuestDisplay({
+      domain,
+      backendDomid: DOM0,
+      connectors: [this.#connector!],
+      scope,
+      backendAllocates: beAlloc,
+    });
+    this.#onDisplay(display, () => this.#opened !== scope);
   }
 }
 

@@ -33,6 +33,7 @@ export class Program {
   readonly #dying: PromiseLike<unknown>[] = [];
   #calls = 0;
   #lastCall = Number.POSITIVE_INFINITY;
+  #failing: { readonly call: number; readonly error: Error } | undefined;
   #alive = true;
 
   constructor(host: XenHost) {
@@ -66,6 +67,14 @@ export class Program {
     this.#lastCall = calls - 1;
   }
 
+  /**
+   * Its call number `call` does nothing and throws. Closing a port is no such call: Xen refuses it for other domains'
+   * ports alone.
+   */
+  failCall(call: number, error: Error): void {
+    this.#failing = { call, error };
+  }
+
   /** SIGKILL. */
   kill(): void {
     if (!this.#alive) return;
@@ -88,8 +97,9 @@ export class Program {
   async #call<T>(
     make: () => Promise<T>,
     arrived: (result: T) => T = (result) => result,
+    { mayFail = true } = {},
   ): Promise<T> {
-    if (!this.#counted()) return forever();
+    if (!this.#counted({ mayFail })) return forever();
     let result: T;
     try {
       result = await make();
@@ -101,10 +111,12 @@ export class Program {
     return this.#alive ? own : forever();
   }
 
-  #counted(): boolean {
+  #counted({ mayFail = true } = {}): boolean {
     if (this.#calls >= this.#lastCall) this.kill();
-    if (this.#alive) this.#calls += 1;
-    return this.#alive;
+    if (!this.#alive) return false;
+    this.#calls += 1;
+    if (mayFail && this.#calls === this.#failing?.call) throw this.#failing.error;
+    return true;
   }
 
   /** `resource` as the program has it, and the kernel's duty to `release` it when the program is gone. */
@@ -130,12 +142,17 @@ export class Program {
     if (SYNCHRONOUS.has(key)) {
       return (...args: unknown[]) => (this.#counted() ? method(...args) : undefined);
     }
+    const release = key === Symbol.asyncDispose;
     return (...args: unknown[]) =>
-      this.#call(async () => {
-        const result = await method(...args);
-        if (key === Symbol.asyncDispose || isOver(result)) this.#held.delete(resource);
-        return result;
-      });
+      this.#call(
+        async () => {
+          const result = await method(...args);
+          if (release || isOver(result)) this.#held.delete(resource);
+          return result;
+        },
+        undefined,
+        { mayFail: !(release && 'notify' in resource) },
+      );
   }
 
   #disposable<T extends AsyncDisposable>(resource: T): T {

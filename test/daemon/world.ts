@@ -2,7 +2,7 @@
 // live on, and a person at their keyboards.
 
 import assert from 'node:assert/strict';
-import { Daemon } from '../../src/daemon/daemon.ts';
+import { Daemon, type DaemonOptions } from '../../src/daemon/daemon.ts';
 import { leakReport } from '../../src/hypervisor/books.ts';
 import type { Guest } from '../../src/hypervisor/guest.ts';
 import { XenHost } from '../../src/hypervisor/xen-host.ts';
@@ -98,7 +98,7 @@ export class DaemonWorld {
   }
 
   /** Starts a daemon, without waiting for it. A person then presses `key` at each guest, and leaves it down. */
-  launch(key: number): Program {
+  launch(key: number, output?: DaemonOptions['output']): Program {
     assert(!this.#program?.alive, 'a daemon runs');
     const program = new Program(this.#host);
     const { runtime, domain } = program;
@@ -106,7 +106,8 @@ export class DaemonWorld {
     this.#program = program;
     this.#daemon = undefined;
     const budget = { ...DEFAULT_BUDGET, poolPages: POOL_PAGES };
-    Daemon.start({ runtime, domain, budget, refreshHz: 60, hostPaths: {} }).then(
+    const options = { runtime, domain, budget, refreshHz: 60, hostPaths: {} };
+    Daemon.start(output ? { ...options, output } : options).then(
       (daemon) => {
         this.#daemon = daemon;
         for (const { guest } of this.#inhabitants) void this.#person(program, guest, key);
@@ -129,6 +130,26 @@ export class DaemonWorld {
 
   pause(delayMs: number): Promise<void> {
     return run(this.runtime, sleep(this.runtime, delayMs));
+  }
+
+  /** Why the daemon could not start, if so. */
+  get failure(): unknown {
+    return this.#failure;
+  }
+
+  guest(kind: GuestKind): PaintingGuest {
+    return this.guests[this.#inhabitants.findIndex(({ guest }) => guest.name === kind)]!;
+  }
+
+  /** Runs until every guest has a keyboard that works, and presses `key` there. */
+  async type(key: number): Promise<void> {
+    for (const { pressed, domain } of this.guests) {
+      const { domid } = domain;
+      await this.until(() => this.daemon.input(domid)?.state === 'connected', 'a keyboard');
+      this.daemon.input(domid)!.key(key, true);
+      await this.until(() => pressed.includes(key), 'the key');
+      this.daemon.input(domid)!.key(key, false);
+    }
   }
 
   /** Runs until every guest has done `rounds` more rounds and has seen `key`, in the time allowed. */
@@ -169,7 +190,13 @@ export class DaemonWorld {
     for (const { guest } of this.#inhabitants) await run(this.runtime, guest.destroy());
     await this.until(() => daemon.status().guests.length === 0, 'every guest is forgotten');
     await run(this.runtime, daemon[Symbol.asyncDispose]());
+    await this.switchOff();
+  }
+
+  /** Kills the daemon, if it runs, and takes the guests away: nothing may be left. */
+  async switchOff(): Promise<void> {
     this.kill();
+    for (const { guest } of this.#inhabitants) await run(this.runtime, guest.destroy());
     for (const program of this.#programs) await run(this.runtime, program.buried());
     const left = () => {
       const { hypervisor, xenstored } = this.#host;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { DamageTracker } from '../../src/outputs/damage.ts';
+import { LookingTime } from '../../src/outputs/looking-time.ts';
 import { Screen } from '../../src/outputs/screen.ts';
 import { Watching } from '../../src/outputs/watching.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
@@ -221,10 +222,59 @@ test('looking at a picture that takes long to compare leaves most of the time to
     nowMs += 10;
     return picture;
   };
-  const watching = new Watching(slow, { periodMs: 16, shown });
+  const watching = new Watching(slow, { periodMs: 16, shown, looking: new LookingTime(slow) });
   const watch = watching.watch({ onDamage: () => {}, onClosed: () => {} });
   watch.request(0);
   watch.request(2);
   assert.equal(lookAgainAtMs, 40);
   watch[Symbol.dispose]();
+});
+
+test('all screens together are looked at half of the time at most, and each gets its turn', async () => {
+  const SCREENS = 9;
+  const runtime = new VirtualRuntime(1);
+  let lookedMs = 0;
+  const slow: Runtime = {
+    nowMs: () => runtime.nowMs() + lookedMs,
+    wallMs: () => runtime.wallMs(),
+    after: (delayMs, task) => runtime.after(delayMs, task),
+    defer: (task) => runtime.defer(task),
+    random: runtime.random,
+    log: runtime.log,
+  };
+  const looking = new LookingTime(slow);
+  const looks = new Array<number>(SCREENS).fill(0);
+  const watches = looks.map((_, index) => {
+    // Each look takes 10 ms, and finds a picture of another size.
+    const pictures = [8, 9].map((width) => {
+      const picture = blankPicture({ width, height: 8 });
+      const { stride } = picture;
+      const takeTime = () => {
+        lookedMs += 10;
+        looks[index]! += 1;
+        return stride;
+      };
+      return Object.defineProperty(picture, 'stride', { get: takeTime });
+    });
+    const shown = () => pictures[looks[index]! % 2];
+    const watching = new Watching(slow, { periodMs: 16, shown, looking });
+    const onDamage = ({ generation }: DamageTracker) => {
+      runtime.defer(() => {
+        watching.switched({ flipped: true });
+        watch.request(generation);
+      });
+    };
+    const watch = watching.watch({ onDamage, onClosed: () => {} });
+    watch.request(0);
+    return { watch, watching };
+  });
+  await runtime.runUntil(() => slow.nowMs() > 10_000, { what: 'ten seconds' });
+  assert(lookedMs <= 5_000 + 10, `${lookedMs} ms of looking in 10 s`);
+  assert(lookedMs > 4_000, `${lookedMs} ms of looking in 10 s`);
+  assert(Math.max(...looks) - Math.min(...looks) <= 1, `looks: ${looks.join(' ')}`);
+  for (const { watch, watching } of watches) {
+    watch[Symbol.dispose]();
+    watching.close();
+  }
+  while (await runtime.step());
 });

@@ -1,7 +1,12 @@
 // A daemon's view made by hand for tests of the server and of the page: real screens, whose pictures the
 // test draws, and inputs that write down what they are told.
 
-import type { ControlAction, DaemonStatus, GuestState } from '../../src/daemon/status.ts';
+import type {
+  ControlAction,
+  DaemonStatus,
+  GuestState,
+  ServiceStatus,
+} from '../../src/daemon/status.ts';
 import type { DaemonView, GuestControls } from '../../src/daemon/view.ts';
 import type { GuestInput, Touch } from '../../src/input/guest-input.ts';
 import { BrowserOutput } from '../../src/outputs/browser/browser-output.ts';
@@ -48,6 +53,7 @@ export interface ScriptedGuest {
   name: string;
   state: GuestState;
   readonly input: RecordingInput;
+  services: readonly ServiceStatus[];
   held: Record<string, number>;
   readonly refused: Record<string, number>;
   readonly throttled: Record<string, number>;
@@ -81,6 +87,7 @@ export class ScriptedView implements DaemonView {
       name,
       state: 'connected',
       input: new RecordingInput(),
+      services: [],
       held: { ...HELD, quarantinedPages: 0 },
       refused: {},
       throttled: {},
@@ -121,7 +128,6 @@ export class ScriptedView implements DaemonView {
     return {
       guests: [...this.guests.values()].map((guest) => ({
         ...guest,
-        services: [],
         displays: [...this.output.screens]
           .filter(({ info }) => info.domid === guest.domid)
           .map(displayStatus),

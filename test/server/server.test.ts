@@ -253,6 +253,8 @@ test('metrics are Prometheus text with what each guest holds and what was copied
   screen.show(noisyPicture(1, { width: 10, height: 10 }));
   await get('/api/guests/1/displays/0.png');
   guest.refused['over-budget-pages'] = 3;
+  const states = { backendState: 'XenbusStateConnected', frontendState: 'XenbusStateConnected' };
+  guest.services = [{ type: 'vdispl', devid: 0, ...states, restarts: 2, lastError: 'a defect' }];
   guest.throttled.requestsPerSecond = 5;
   const { headers, body } = await get('/metrics');
   assert.match(String(headers['content-type']), /^text\/plain/);
@@ -263,6 +265,7 @@ test('metrics are Prometheus text with what each guest holds and what was copied
     'guest_held{domid="1",kind="pages"} 2025',
     'guest_held{domid="1",kind="quarantinedPages"} 0',
     'guest_refused_total{domid="1",reason="over-budget-pages"} 3',
+    'guest_restarts_total{domid="1",device="vdispl/0"} 2',
     'guest_throttled_total{domid="1",kind="requestsPerSecond"} 5',
     `guest_budget{domid="1",kind="pages"} ${DEFAULT_BUDGET.pages}`,
     `guest_budget{domid="1",kind="requestsPerSecond"} ${DEFAULT_BUDGET.requestsPerSecond}`,

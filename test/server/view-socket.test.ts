@@ -175,6 +175,42 @@ test('what follows a message that is not of the protocol is not listened to', as
   assert.deepEqual(guest.input.events, []);
 });
 
+test('what a viewer’s message breaks ends that viewer, and the others see on', async (context) => {
+  const { server, guest, screen } = await serve(context);
+  const [one, other] = await Promise.all(
+    [0, 1].map(() => new ViewClient(server.port, { token }).opened()),
+  );
+  other!.watch(1);
+  guest.input.key = () => {
+    throw new TypeError('a defect of ours');
+  };
+  one!.say({ type: 'input', domid: 1, events: [{ type: 'key', code: 30, pressed: true }] });
+  await until(runtime, () => one!.closed !== undefined, { what: 'the end of the one' });
+  assert.equal(one!.closed!.code, 1011);
+  const picture = noisyPicture(1, { width: 64, height: 64 });
+  screen.show(picture);
+  await until(runtime, () => other!.model.shows(picture), { what: 'the picture of the other' });
+});
+
+test('a status that cannot be made is told to nobody, and to all again when it can', async (context) => {
+  const { server, view } = await serve(context);
+  const client = await new ViewClient(server.port, { token }).opened();
+  await until(runtime, () => client.statuses.length > 0, { what: 'a status' });
+  const status = view.status.bind(view);
+  view.status = () => {
+    throw new TypeError('a defect of ours');
+  };
+  view.changed();
+  const late = new ViewClient(server.port, { token });
+  await until(runtime, () => late.refused !== undefined, { what: 'a refusal' });
+  assert.equal(late.refused, 500);
+  view.status = status;
+  const { length } = client.statuses;
+  view.addGuest(2, 'late');
+  await until(runtime, () => client.statuses.length > length, { what: 'the next status' });
+  assert.equal(client.closed, undefined);
+});
+
 test('there is room for so many viewers and no more', async (context) => {
   const { server } = await serve(context);
   const clients = Array.from(

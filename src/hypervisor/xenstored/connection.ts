@@ -2,12 +2,14 @@
 //
 // Invariants: what the client makes us hold is bounded: requests are answered only while it takes the replies
 // (the channel is paused otherwise), equal watch events that wait are one, and a client that lets more than
-// MAX_EVENT_BYTES of different ones wait is disconnected; whatever it sends, even when it finds a bug of ours,
+// MAX_EVENT_BYTES of different ones wait is disconnected; a domain's client that takes more of this thread's time than
+// its share waits; whatever it sends, even when it finds a bug of ours,
 // costs at most its own connection.
 
 import { XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WATCH_EVENT } from '../../abi/xs-wire.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
-import type { Runtime } from '../../runtime/runtime.ts';
+import { RateLimit } from '../../runtime/rate-limit.ts';
+import type { Runtime, Timer } from '../../runtime/runtime.ts';
 import type { PacedByteChannel } from '../../xen/xenstore.ts';
 import {
   encodeMessage,
@@ -25,7 +27,9 @@ const MAX_UNTAKEN_BYTES = 16 * 1024;
 /** Bytes of watch events that may wait; near the memory quota of xenstored (2.5 MB hard). */
 const MAX_EVENT_BYTES = 2 * 1024 * 1024;
 /** Requests answered in one go before others get their turn. */
-const MAX_REQUESTS_PER_TURN = 64;
+const MAX_REQUESTS_PER_TURN = 16;
+/** This thread's time that a domain's client gets, in milliseconds: a quarter, and that much at once. */
+const TIME_SHARE = { perSecond: 250, burst: 50 };
 
 /** What a request is answered with; `after` runs when the answer is on its way. */
 export interface Reply {
@@ -53,6 +57,9 @@ export class Connection implements Watcher {
   readonly #parser = new MessageParser();
   readonly #requests: XenstoreMessage[] = [];
   readonly #events = new Map<string, Uint8Array>();
+  /** Undefined for the control domain, which is not bound. */
+  readonly #time: RateLimit | undefined;
+  #rest: Timer | undefined;
   #eventBytes = 0;
   #untakenReplies = 0;
   #paused = false;
@@ -64,6 +71,8 @@ export class Connection implements Watcher {
     this.#options = options;
     this.#channel = options.channel;
     this.caller = options.caller;
+    const { privileged } = options.caller;
+    this.#time = privileged ? undefined : new RateLimit(options.runtime, TIME_SHARE);
   }
 
   /** Begins to listen; separate from the constructor so that the owner knows us before we speak. */
@@ -119,19 +128,33 @@ export class Connection implements Watcher {
   /** Sends and answers what may be sent and answered now. */
   #pump(): void {
     this.#sendEvents();
+    const beganMs = this.#options.runtime.nowMs();
     for (let turn = 0; turn < MAX_REQUESTS_PER_TURN && this.#mayAnswer(); turn++) {
       const message = this.#requests.shift();
       if (!message) break;
       this.#answer(message);
     }
     if (this.#closed) return;
-    this.#pace(this.#requests.length > 0);
+    this.#restFor(this.#options.runtime.nowMs() - beganMs);
+    this.#pace(this.#requests.length > 0 || this.#rest !== undefined);
     if (this.#requests.length > 0 && this.#mayAnswer()) this.#pumpLater();
   }
 
   #mayAnswer(): boolean {
     if (this.#channel.pendingBytes === 0) this.#untakenReplies = 0;
-    return !this.#closed && this.#untakenReplies < this.#options.maxOutstanding;
+    if (this.#closed || this.#rest !== undefined) return false;
+    return this.#untakenReplies < this.#options.maxOutstanding;
+  }
+
+  /** Answers nothing for as long as the client has had more of our time than its share. */
+  #restFor(spentMs: number): void {
+    this.#time?.spend(spentMs);
+    const overdrawnMs = this.#time?.overdrawnMs ?? 0;
+    if (overdrawnMs === 0 || this.#rest !== undefined) return;
+    this.#rest = this.#options.runtime.after(overdrawnMs, () => {
+      this.#rest = undefined;
+      this.#pump();
+    });
   }
 
   #pace(wait: boolean): void {
@@ -178,6 +201,7 @@ export class Connection implements Watcher {
   #finish(reason: Error | undefined): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#rest?.cancel();
     this.#requests.length = 0;
     this.#events.clear();
     this.transactions.clear();

@@ -2,8 +2,8 @@
 // (docs/misc/xenstore.txt of the Xen tree, "Domain management").
 //
 // Invariants: a connection that misbehaves loses itself and nothing else; a domain that is released leaves no
-// watch, no transaction, no node of its own and no entry in another node's permissions; there are no timers:
-// everything happens in answer to a message, a call, or a task deferred by the runtime.
+// watch, no transaction, no node of its own and no entry in another node's permissions; there are no timers but that of
+// a client that has to rest: everything else happens in answer to a message, a call, or a task deferred by the runtime.
 
 import assert from 'node:assert/strict';
 import { ProtocolViolation, SysError } from '../../runtime/errors.ts';

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import type { ConnectorInfo } from '../../display/output.ts';
 import type { Runtime } from '../../runtime/runtime.ts';
 import type { DomId } from '../../xen/ids.ts';
+import { LookingTime } from '../looking-time.ts';
 import type { OutputStatus } from '../output-status.ts';
 import { Screen } from '../screen.ts';
 import type { ScreenOutput, ScreenOutputOptions } from '../screen-output.ts';
@@ -15,10 +16,12 @@ export class BrowserOutput implements ScreenOutput {
   readonly #runtime: Runtime;
   readonly #options: ScreenOutputOptions;
   readonly #screens = new Map<string, Screen>();
+  readonly #looking: LookingTime;
 
   constructor(options: ScreenOutputOptions) {
     this.#runtime = options.runtime;
     this.#options = options;
+    this.#looking = new LookingTime(options.runtime);
   }
 
   async connect(info: ConnectorInfo, runtime = this.#runtime): Promise<Screen> {
@@ -27,6 +30,7 @@ export class BrowserOutput implements ScreenOutput {
     const { refreshHz, onChange } = this.#options;
     const screen = new Screen(runtime, info, {
       ...(refreshHz === undefined ? {} : { refreshHz }),
+      looking: this.#looking,
       onClosed: () => {
         this.#screens.delete(key);
         onChange?.();

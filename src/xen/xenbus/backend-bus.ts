@@ -5,7 +5,7 @@
 // also those that a backend before us left behind in any state.
 
 import { messageOf } from '../../runtime/errors.ts';
-import type { Logger, Runtime } from '../../runtime/runtime.ts';
+import type { Logger, Runtime, Timer } from '../../runtime/runtime.ts';
 import { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
 import { distrust } from '../untrusted.ts';
@@ -17,6 +17,8 @@ import { type DeviceStatus, ServedDevice } from './served-device.ts';
 
 /** Most devices of one type; a host has at most some hundreds of domains. */
 const DEVICES_MAX = 4096;
+/** Pause before the devices are listed again when that failed: nothing else would make us look. */
+const SCAN_RETRY_MS = 1000;
 /** Keys of a device's directory that others write and that decide anything. */
 const DECISIVE_KEYS = new Set(['frontend', 'state', 'online']);
 
@@ -36,6 +38,7 @@ export class BackendBus implements AsyncDisposable {
   readonly #scope: Scope;
   readonly #devices = new Map<string, ServedDevice>();
   readonly #scan = new SerialTask(() => this.#scanAll());
+  #scanRetry: Timer | undefined;
 
   private constructor(options: BackendBusOptions) {
     const { runtime, domain, driver } = options;
@@ -71,6 +74,7 @@ export class BackendBus implements AsyncDisposable {
       await this.#scope.close();
     } finally {
       await this.#scan.stop();
+      this.#scanRetry?.cancel();
       await Promise.all([...this.#devices.values()].map((device) => device.close()));
     }
   }
@@ -100,6 +104,8 @@ export class BackendBus implements AsyncDisposable {
       }
     } catch (error) {
       this.#log.error({ reason: messageOf(error) }, `cannot list the devices in ${this.#root}`);
+      this.#scanRetry?.cancel();
+      this.#scanRetry = this.#options.runtime.after(SCAN_RETRY_MS, () => this.#scan.request());
     }
     this.#kickAll();
   }

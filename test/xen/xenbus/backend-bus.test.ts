@@ -301,6 +301,28 @@ test('a defect in a driver stops that device for a while, never the bus', async 
   await world.run(bus.close());
 });
 
+test('devices that could not be listed are listed a moment later (call 3 of the daemon failed)', async () => {
+  const world = new World(1);
+  const guest = await world.run(world.guest());
+  await world.run(addDevice(world.dom0.store, pageDevice(guest.domid)));
+  const { domain, store } = world.process();
+  let lists = 0;
+  const directory = store.directory.bind(store);
+  store.directory = async (path) => {
+    lists += 1;
+    if (lists === 1) throw new Error('not now');
+    return directory(path);
+  };
+  const driver = new PageBackend();
+  const { runtime } = world;
+  const guests = world.guests(domain);
+  const bus = await world.run(BackendBus.open({ runtime, domain, driver, guests }));
+  await world.until(() => bus.devices.length === 1, 'the device is found');
+  assert.equal(lists, 3);
+  await world.run(bus.close());
+  await world.idle();
+});
+
 test('the toolstack takes devices away, forcibly or not, and guests die connected', async () => {
   for (const way of ['removed', 'erased', 'destroyed', 'crashed', 'offline'] as const) {
     const driver = new PageBackend();
