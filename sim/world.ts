@@ -131,6 +131,7 @@ export class World {
       },
       port: (domid) => observed(hypervisor.enter(domid)),
       runs: (domid) => hypervisor.domain(domid)?.state === 'running',
+      quarantined: (domid) => world?.quarantined(domid) ?? false,
       shownPixel: (domid, connector) => world?.shownPixel(domid, connector),
     };
     world = new World(surroundings, { plan: planOf(seed), defects, omitted, acts });
@@ -140,6 +141,13 @@ export class World {
   /** The first pixel that a connector shows; undefined while it shows nothing. */
   shownPixel(domid: DomId, connector: number): number | undefined {
     return this.#backend.shownPixel(domid, connector);
+  }
+
+  /** Whether the daemon says that it has not let go of something of that domain. */
+  quarantined(domid: DomId): boolean {
+    const rows = this.#backend.daemon?.status().guests ?? [];
+    const row = rows.find((guest) => guest.domid === domid);
+    return (row?.held.quarantinedPages ?? 0) > 0;
   }
 
   get steps(): number {

@@ -8,6 +8,7 @@
 // What is left out, so that all of it can be searched: the handshake goes one way, time goes on only when none of
 // our own calls is under way (the seeded worlds have the slow ones), and a dead guest does not come back.
 
+import { createHash } from 'node:crypto';
 import { Broken, type BufferKind, LifeCycle } from './life-cycle.ts';
 import type { ModelDomain } from './model-domain.ts';
 
@@ -38,20 +39,22 @@ export interface ExploreOptions {
 export async function explore(options: ExploreOptions): Promise<ExploreReport> {
   const seen = new Set<string>();
   // By length, so that what is found broken is found by a shortest way.
-  let frontier: string[][] = [[]];
+  let frontier: Way[] = [undefined];
   const counts = { transitions: 0, ends: 0, longest: 0 };
   while (frontier.length > 0) {
-    const next: string[][] = [];
+    const next: Way[] = [];
     for (const way of frontier) {
-      const outcome = await replay(options, way);
-      if (typeof outcome === 'string') return report({ way, what: outcome });
+      const outcome = await replay(options, choicesOf(way));
+      if (typeof outcome === 'string') return report({ way: choicesOf(way), what: outcome });
       counts.transitions += 1;
-      if (seen.has(outcome.state)) continue;
-      seen.add(outcome.state);
-      counts.longest = way.length;
+      const state = keyOf(outcome.state);
+      if (seen.has(state)) continue;
+      seen.add(state);
+      counts.longest = way?.length ?? 0;
       if (outcome.choices.length === 0) counts.ends += 1;
       if (seen.size >= options.maxStates) return report(undefined, false);
-      for (const choice of outcome.choices) next.push([...way, choice]);
+      const length = counts.longest + 1;
+      for (const choice of outcome.choices) next.push({ choice, length, before: way });
     }
     frontier = next;
   }
@@ -60,6 +63,20 @@ export async function explore(options: ExploreOptions): Promise<ExploreReport> {
   function report(broken: ExploreReport['broken'], complete = broken === undefined): ExploreReport {
     return { states: seen.size, ...counts, complete, broken };
   }
+}
+
+/** 128 bits that stand for a state: a search has too many to keep them as they are. */
+function keyOf(state: string): string {
+  return createHash('sha256').update(state).digest('base64').slice(0, 22);
+}
+
+/** A way from the start, which is itself undefined: its last choice, and the way before that. */
+type Way = { readonly choice: string; readonly length: number; readonly before: Way } | undefined;
+
+function choicesOf(way: Way): string[] {
+  const choices: string[] = [];
+  for (let at = way; at; at = at.before) choices.push(at.choice);
+  return choices.reverse();
 }
 
 /** The state that a way leads to, and what could happen there; or what is broken on it. */
