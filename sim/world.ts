@@ -33,8 +33,11 @@ import { Trace } from './trace.ts';
 /** Frames that every honest guest must show once nothing goes wrong, and how long that may take, in milliseconds. */
 const PROGRESS_FRAMES = 3;
 const PROGRESS_MS = 30_000;
-/** Time for keys to be released, and for everything to come to its end, in milliseconds. */
-const KEYS_MS = 500;
+/**
+ * Time for keys to be released (a daemon that was killed is back after 3 s, a device that failed tries again after 5),
+ * and for everything to come to its end, in milliseconds.
+ */
+const KEYS_MS = 10_000;
 const END_MS = 60_000;
 /** How a virtual runtime begins to say that nothing is left to run. */
 const WORLD_STOPPED = 'the virtual world stopped';
