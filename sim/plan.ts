@@ -63,7 +63,7 @@ export function planOf(seed: number): Plan {
       ...Array.from({ length: hostile }, (_, index) => guest(`hostile-${index}`, false)),
     ],
     importsBuffers: happens(random, 3),
-    refreshHz: oneOf(random, [60, 500, 2000]),
-    fateEveryMs: oneOf(random, [200, 1000, 4000]),
+    refreshHz: oneOf(random, [240, 1000, 4000]),
+    fateEveryMs: oneOf(random, [300, 1000, 4000]),
   };
 }

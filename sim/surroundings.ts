@@ -28,6 +28,8 @@ export interface Surroundings {
   port(domid: DomId): HypercallPort;
   /** Whether a guest's program may run: its domain does. */
   runs(domid: DomId): boolean;
+  /** Whether the daemon says that it has not let go of something of that domain. */
+  quarantined(domid: DomId): boolean;
   /** The first pixel of what a connector shows now; undefined while it shows nothing. */
   shownPixel(domid: DomId, connector: number): number | undefined;
 }

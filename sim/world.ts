@@ -33,8 +33,11 @@ import { Trace } from './trace.ts';
 /** Frames that every honest guest must show once nothing goes wrong, and how long that may take, in milliseconds. */
 const PROGRESS_FRAMES = 3;
 const PROGRESS_MS = 30_000;
-/** Time for keys to be released, and for everything to come to its end, in milliseconds. */
-const KEYS_MS = 500;
+/**
+ * Time for keys to be released (a daemon that was killed is back after 3 s, a device that failed tries again after 5),
+ * and for everything to come to its end, in milliseconds.
+ */
+const KEYS_MS = 10_000;
 const END_MS = 60_000;
 /** How a virtual runtime begins to say that nothing is left to run. */
 const WORLD_STOPPED = 'the virtual world stopped';
@@ -131,6 +134,7 @@ export class World {
       },
       port: (domid) => observed(hypervisor.enter(domid)),
       runs: (domid) => hypervisor.domain(domid)?.state === 'running',
+      quarantined: (domid) => world?.quarantined(domid) ?? false,
       shownPixel: (domid, connector) => world?.shownPixel(domid, connector),
     };
     world = new World(surroundings, { plan: planOf(seed), defects, omitted, acts });
@@ -140,6 +144,13 @@ export class World {
   /** The first pixel that a connector shows; undefined while it shows nothing. */
   shownPixel(domid: DomId, connector: number): number | undefined {
     return this.#backend.shownPixel(domid, connector);
+  }
+
+  /** Whether the daemon says that it has not let go of something of that domain. */
+  quarantined(domid: DomId): boolean {
+    const rows = this.#backend.daemon?.status().guests ?? [];
+    const row = rows.find((guest) => guest.domid === domid);
+    return (row?.held.quarantinedPages ?? 0) > 0;
   }
 
   get steps(): number {

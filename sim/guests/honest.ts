@@ -19,6 +19,7 @@ import type { Random } from '../../src/runtime/random.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import { between, happens, streamOf } from '../chance.ts';
+import { lacking } from '../errors.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { RingOracle } from '../ring-oracle.ts';
@@ -27,6 +28,8 @@ import type { GuestLife } from './life.ts';
 
 /** Pause after a failure before the program tries again, in milliseconds. */
 const AFTER_FAILURE_MS = [1, 500] as const;
+/** Failures in a row after which the display is connected anew. */
+const FAILURES_MAX = 5;
 /** One in so many frames is followed by a new buffer, by the screen's being switched off and on, by a rest. */
 const NEW_BUFFER_ONE_IN = 25;
 const BLANK_ONE_IN = 60;
@@ -68,6 +71,8 @@ export class HonestGuest implements GuestLife {
   #frontend: DisplayFrontend | undefined;
   #keyboard: KeyboardFrontend | undefined;
   readonly #hasKeyboard: boolean;
+  /** Has the display's frontend opened anew. */
+  #giveUp: (reason: Error) => void = () => {};
   #drawn = 0;
   #frames = 0;
   #stopping = false;
@@ -127,6 +132,7 @@ export class HonestGuest implements GuestLife {
       },
       onFailed,
     });
+    this.#giveUp = onFailed;
   }
 
   async #openKeyboard(onFailed: (reason: Error) => void): Promise<void> {
@@ -163,13 +169,18 @@ export class HonestGuest implements GuestLife {
   }
 
   async #play(display: GuestDisplay): Promise<void> {
-    while (this.#display === display && !this.#stopping) {
+    for (let failures = 0; this.#display === display && !this.#stopping; failures++) {
+      // What the backend made after we had given up waiting is ours to destroy, and we do not know its name.
+      if (failures === FAILURES_MAX) return this.#reconnect();
       const shown: GuestFramebuffer[][] = [];
       this.#buffers.clear();
       try {
         for (const { index } of display.connectors)
           shown.push(await this.#switchOn(display, index));
-        while (this.#display === display && !this.#stopping) await this.#frame(display, shown);
+        while (this.#display === display && !this.#stopping) {
+          await this.#frame(display, shown);
+          failures = 0;
+        }
       } catch (error) {
         this.#judge(error);
       }
@@ -177,6 +188,11 @@ export class HonestGuest implements GuestLife {
       for (const buffer of this.#buffers) await display.destroyBuffer(buffer).catch(() => {});
       await this.#pause();
     }
+  }
+
+  async #reconnect(): Promise<void> {
+    await this.#frontend?.close();
+    this.#giveUp(lacking('the display', 'ETIMEDOUT'));
   }
 
   async #switchOn(display: GuestDisplay, index: number): Promise<GuestFramebuffer[]> {
@@ -237,7 +253,8 @@ export class HonestGuest implements GuestLife {
     const before = this.#domain.grants.deferredPages;
     this.#buffers.delete(old.buffer);
     await display.destroyBuffer(old.buffer);
-    if (this.#display !== display) return;
+    // A creation that took too long may have mapped what its references mean by now; it is listed as such.
+    if (this.#display !== display || this.#world.quarantined(this.guest.domid)) return;
     const still = this.#domain.grants.deferredPages - before;
     this.#world.findings.hold(still <= 0, 'release-is-a-fact', () => {
       return `domain ${this.guest.domid}: ${still} pages of a destroyed buffer are still mapped`;

@@ -146,7 +146,7 @@ export class Buffers {
     try {
       using _work = this.#guest.charge({ requests: 1 });
       if (request.backendAllocates) await this.#lend(buffer, request);
-      else buffer.holds(await this.#import(request));
+      else buffer.holds(await this.#import(buffer, request));
       buffer.made();
     } catch (error) {
       await buffer.failed({ timeoutMs: UNDO_TIMEOUT_MS });
@@ -155,7 +155,10 @@ export class Buffers {
   }
 
   /** The guest's own pages. */
-  async #import({ directory, bufferBytes, dataOffset }: CreateRequest): Promise<SharedBuffer> {
+  async #import(
+    buffer: DisplayBuffer,
+    { directory, bufferBytes, dataOffset }: CreateRequest,
+  ): Promise<SharedBuffer> {
     const { domid, domain } = this.#guest;
     const pages = Math.ceil(bufferBytes / PAGE_SIZE);
     // Held until the mapping has charged the same itself, so that a directory is not read in vain.
@@ -165,6 +168,8 @@ export class Buffers {
     // Reading thousands of references took its time, and so will mapping them.
     await turn(this.#runtime);
     reserved[Symbol.dispose]();
+    // The guest was told that there is no buffer: its references may mean something else by now.
+    if (buffer.state !== 'creating') throw givenUp(buffer);
     return this.#zcopy.fromRefs({
       domid,
       refs,
@@ -213,6 +218,12 @@ export class Buffers {
     const sources = contiguity === 'none' ? [output, pool] : [output, host];
     return allocateFor({ pages, contiguity }, sources);
   }
+}
+
+/** Why a creation that nobody waits for any more ends before anything is mapped. */
+function givenUp({ name }: DisplayBuffer): SysError {
+  const context = `making buffer ${name}, which was given up meanwhile`;
+  return new SysError({ call: 'DBUF_CREATE', errnoName: 'ECANCELED', context });
 }
 
 function describe({ who, pages, evidence }: Holder): string {

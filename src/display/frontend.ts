@@ -23,6 +23,7 @@ import { initRing } from '../xen/ring.ts';
 import { distrust } from '../xen/untrusted.ts';
 import { FrontendDevice, type FrontendDriver } from '../xen/xenbus/frontend-device.ts';
 import { parseResolution, parseVersions } from '../xen/xenbus/parse.ts';
+import { patientDomain } from '../zcopy/patient-domain.ts';
 import { FrontendConnector } from './frontend-connector.ts';
 import { DIMENSION_MAX } from './geometry.ts';
 import { GuestDisplay } from './guest-display.ts';
@@ -52,7 +53,9 @@ export class DisplayFrontend implements AsyncDisposable {
 
   /** Starts the device that the toolstack made for this guest. @throws ProtocolViolation, SysError */
   static async open(options: DisplayFrontendOptions): Promise<DisplayFrontend> {
-    const { runtime, domain, devid = 0 } = options;
+    const { runtime, devid = 0 } = options;
+    // A buffer of the backend's is given back only when it is unmapped here.
+    const domain = patientDomain(runtime, options.domain);
     const driver = new DisplayDriver(options);
     return new DisplayFrontend(await FrontendDevice.open({ runtime, domain, driver, devid }));
   }

@@ -160,3 +160,18 @@ test('an unmapping that fails is quarantined, and tried again until it succeeds'
   assert.equal(foreign.mapped, 0);
   assert(account.empty);
 });
+
+test('a creation that was given up while its directory was read maps nothing of it (simulated world 3770546983)', async () => {
+  const { runtime, foreign, account, buffers, run } = setUp();
+  const { open, passed } = gate();
+  let mappings = 0;
+  foreign.beforeMap = async () => {
+    mappings += 1;
+    await passed;
+  };
+  await assert.rejects(run(buffers.create(REQUEST)), isTimeout);
+  open();
+  await runtime.runUntil(() => account.empty, { what: 'the creation is over' });
+  assert.equal(mappings, 1, 'the directory, and no page that it named');
+  await run(buffers.close());
+});

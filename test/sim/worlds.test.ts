@@ -9,8 +9,8 @@ import { shrink } from '../../sim/shrink.ts';
 import { SystemRandom } from '../../src/runtime/random.ts';
 
 const FIXED_SEEDS = 12;
-const FRESH_SEEDS = 6;
-const STEPS = 60_000;
+const FRESH_SEEDS = 4;
+const STEPS = 40_000;
 
 async function held(seed: number): Promise<RunReport> {
   const report = await simulate({ seed, steps: STEPS });
