@@ -2,6 +2,7 @@
 // started again; with an output, the viewers of it, and a person at the keyboard.
 
 import { Daemon } from '../src/daemon/daemon.ts';
+import type { GuestInput } from '../src/input/guest-input.ts';
 import { ScreenViewer } from '../src/outputs/browser/screen-viewer.ts';
 import type { Screen } from '../src/outputs/screen.ts';
 import { messageOf, SysError } from '../src/runtime/errors.ts';
@@ -26,6 +27,8 @@ const SLOW_DRAWN_AFTER_MS = [50, 2000] as const;
 /** Time between two things that the person does, in milliseconds. */
 const TYPING_MS = [5, 400] as const;
 const VIEWERS_MAX = 4;
+/** The person points into a square of so many pixels. */
+const POINTED_AT = 100;
 
 export interface BackendOptions {
   readonly world: Surroundings;
@@ -199,10 +202,22 @@ export class Backend {
       const input = daemon!.input(domid as DomId);
       const { first, count } = keyCodes(domid);
       input?.key(first + this.#random.below(count), happens(this.#random, 2));
-      if (happens(this.#random, 4))
-        input?.position(this.#random.below(100), this.#random.below(100));
+      if (input) this.#point(input);
       if (happens(this.#random, 8)) input?.releaseAll();
     }
+  }
+
+  /** Something that is done with a pointer or a finger, now and then. */
+  #point(input: GuestInput): void {
+    const random = this.#random;
+    const [x, y] = [random.below(POINTED_AT), random.below(POINTED_AT)];
+    const act = random.below(12);
+    if (act === 0) input.position(x, y);
+    if (act === 1) input.motion(x - POINTED_AT / 2, y - POINTED_AT / 2);
+    if (act === 2) input.wheel(random.below(7) - 3);
+    if (act !== 3) return;
+    const phase = oneOf(random, ['down', 'move', 'up'] as const);
+    input.touch({ contact: random.below(3), phase, x, y });
   }
 
   #watch(life: Life, screen: Screen): void {

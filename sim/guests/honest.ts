@@ -139,7 +139,13 @@ export class HonestGuest implements GuestLife {
     this.#keyboard = await KeyboardFrontend.open({
       runtime: this.#program,
       domain: this.#watched,
-      handlers: { key: (code, pressed) => this.#key(code, pressed) },
+      handlers: {
+        key: (code, pressed) => this.#key(code, pressed),
+        motion: (dx, dy) => this.#pointed(dx, dy),
+        position: (x, y) => this.#pointed(x, y),
+        wheel: (delta) => this.#pointed(delta, 0),
+        touch: (contact, place) => this.#pointed(contact, place?.x ?? 0),
+      },
       onFailed,
     });
   }
@@ -151,6 +157,10 @@ export class HonestGuest implements GuestLife {
       this.#judge(await failure);
       await this.#pause();
     }
+  }
+
+  #pointed(x: number, y: number): void {
+    this.#world.trace.note('pointed', this.guest.domid, x, y);
   }
 
   #key(code: number, pressed: boolean): void {
