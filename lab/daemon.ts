@@ -1,6 +1,5 @@
 // The daemon in dom0, started and stopped by the lab, and a client of its HTTP API over QEMU's forwarded
 // port: what somebody outside would write against the contract in the documentation.
-import { Agent } from 'node:http';
 import type { DaemonStatus, GuestStatus } from '../src/daemon/status.ts';
 import type { InputEvent } from '../src/outputs/browser/protocol.ts';
 import { until } from '../src/runtime/runtime.ts';
@@ -38,7 +37,6 @@ export class Daemon {
   readonly token: string;
   /** Of this machine's loopback. */
   readonly #port: number;
-  readonly #agent = new Agent({ keepAlive: true });
   readonly #arguments: readonly string[];
 
   private constructor(dom0: Dom0, parts: DaemonParts) {
@@ -132,10 +130,10 @@ export class Daemon {
     );
   }
 
+  /** Each time by a new connection: the daemon ends idle ones, perhaps just when a request is on its way. */
   async #ask(path: string, events?: readonly InputEvent[]): Promise<Buffer> {
     const { status, body } = await ask(this.dom0.runtime, {
       port: this.#port,
-      agent: this.#agent,
       path,
       timeoutMs: REQUEST_TIMEOUT_MS,
       headers: {

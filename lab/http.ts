@@ -10,8 +10,8 @@ export interface HttpQuestion {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   readonly timeoutMs: number;
-  /** Keeps connections open between requests. */
-  readonly agent: Agent;
+  /** Keeps connections open between requests; left out, each request has a connection of its own. */
+  readonly agent?: Agent;
 }
 
 export interface HttpAnswer {
@@ -27,7 +27,7 @@ async function collect(response: IncomingMessage): Promise<HttpAnswer> {
 
 /** Asks and waits for the whole answer, whatever its status. @throws when there is none in time */
 export function ask(runtime: Runtime, question: HttpQuestion): Promise<HttpAnswer> {
-  const { method, path, body, headers, port, timeoutMs, agent } = question;
+  const { method, path, body, headers, port, timeoutMs, agent = false } = question;
   const length = { 'content-length': `${body?.length ?? 0}` };
   return new Promise((resolve, reject) => {
     const asked = request(
