@@ -31,6 +31,15 @@ export interface ConnectionParts {
   readonly scope: Scope;
 }
 
+/** A connector's rings in our address space. */
+interface MappedConnector {
+  readonly published: PublishedConnector;
+  /** Of all that is held for the connector. */
+  readonly scope: Scope;
+  readonly controlPage: Uint8Array;
+  readonly eventPage: Uint8Array;
+}
+
 export class Connection implements Objects {
   readonly connectors: Connector[] = [];
   readonly #parts: ConnectionParts;
@@ -64,9 +73,13 @@ export class Connection implements Objects {
   static async open(parts: ConnectionParts): Promise<Connection> {
     await checkVersion(parts.device);
     const connection = new Connection(parts, await backendAllocates(parts.device));
+    const mapped: MappedConnector[] = [];
     for (const published of await readConnectors(parts.device)) {
-      await connection.#connect(published);
+      mapped.push(await connection.#map(published));
     }
+    // What the frontend left meanwhile may be something else by now, where nothing may be written.
+    await parts.device.confirmPublished();
+    for (const connector of mapped) await connection.#connect(connector);
     return connection;
   }
 
@@ -97,20 +110,20 @@ export class Connection implements Objects {
     for (const { scanout } of this.connectors) scanout.drop(framebuffer);
   }
 
-  async #connect(published: PublishedConnector): Promise<void> {
-    const { output, device } = this.#parts;
-    const { runtime } = device;
-    const { index, uniqueId, width, height } = published;
-    const { guest } = device;
-    const { domid } = guest;
-    const scope = this.#parts.scope.child(`connector ${index}`);
-    scope.own(guest.charge({ connectors: 1 }));
-    let connector: Connector | undefined;
-
+  async #map(published: PublishedConnector): Promise<MappedConnector> {
+    const scope = this.#parts.scope.child(`connector ${published.index}`);
+    scope.own(this.#parts.device.guest.charge({ connectors: 1 }));
     const controlPage = await this.#mapPage(scope, published.controlRing);
     const eventPage = await this.#mapPage(scope, published.eventPage);
-    // What it left meanwhile may be something else by now, where nothing may be written.
-    await device.confirmPublished();
+    return { published, scope, controlPage, eventPage };
+  }
+
+  async #connect({ published, scope, controlPage, eventPage }: MappedConnector): Promise<void> {
+    const { output, device } = this.#parts;
+    const { runtime, guest } = device;
+    const { domid } = guest;
+    const { index, uniqueId, width, height } = published;
+    let connector: Connector | undefined;
     scope.defer(() => connector?.idle());
     const info: ConnectorInfo = { domid, index, uniqueId, width, height };
     const outputConnector = await output.connect(info, runtime);

@@ -95,7 +95,6 @@ export class Connector {
   #served = 0;
   /** A complete flip whose event waits until the responses before it are visible. */
   #flipped: Framebuffer | undefined;
-  #stopped = false;
   /** While requests are served that had to wait. */
   #working: Promise<void> | undefined;
 
@@ -132,7 +131,6 @@ export class Connector {
 
   /** Serves nothing and tells nothing any more. */
   stop(): void {
-    this.#stopped = true;
     this.#stopping.abort();
   }
 
@@ -155,7 +153,7 @@ export class Connector {
 
   /** Serves up to SLICE requests. @returns what to wait for before going on, or undefined when done */
   #serveSlice(): Promise<void> | undefined {
-    if (this.#stopped) return undefined;
+    if (this.#stopping.signal.aborted) return undefined;
     this.#serving = true;
     this.#served = 0;
     try {
@@ -171,7 +169,7 @@ export class Connector {
   }
 
   #serveSome(): Promise<void> | undefined {
-    for (let turn = 0; turn < SLICE; turn++) {
+    for (let looks = 0; looks < SLICE; looks++) {
       const request = this.#ring.take();
       if (request === undefined) {
         this.#publish();
@@ -212,7 +210,7 @@ export class Connector {
         () => 0,
         (error) => -this.#errnoOf(error),
       );
-      if (this.#stopped) return;
+      if (this.#stopping.signal.aborted) return;
       this.#answer(id, operation, status);
       this.#publish();
     } catch (error) {
@@ -279,7 +277,7 @@ export class Connector {
 
   #sendEvent(): void {
     const framebuffer = this.#flipped;
-    if (framebuffer === undefined || this.#stopped) return;
+    if (framebuffer === undefined || this.#stopping.signal.aborted) return;
     this.#flipped = undefined;
     this.#events.send(framebuffer.cookie);
     this.meter.completed();
@@ -294,7 +292,7 @@ export class Connector {
   }
 
   #publish(): void {
-    if (this.#stopped) return;
+    if (this.#stopping.signal.aborted) return;
     if (this.#ring.push()) this.#parts.notifyControl();
     this.#sendEvent();
   }
@@ -313,8 +311,8 @@ export class Connector {
   }
 
   #breakOff(error: unknown): void {
-    if (this.#stopped) return;
-    this.#stopped = true;
+    if (this.#stopping.signal.aborted) return;
+    this.stop();
     this.#parts.fail(error instanceof Error ? error : new Error(String(error)));
   }
 }

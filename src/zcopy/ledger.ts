@@ -9,8 +9,7 @@ import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../runtime/errors.ts';
 import type { DomId } from '../xen/ids.ts';
 import type { HeldBuffer, RateKind } from '../xen/xenbus/driver.ts';
-import type { Budget, Held, HeldKind } from './budget.ts';
-import { HELD_KINDS } from './budget.ts';
+import { type Budget, HELD_KINDS, type Held, type HeldKind } from './budget.ts';
 
 function nothing(): Held {
   return Object.fromEntries(HELD_KINDS.map((kind) => [kind, 0])) as Held;
