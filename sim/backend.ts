@@ -12,6 +12,7 @@ import type { Domain } from '../src/xen/domain.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
 import { bytePipe } from '../src/xen/pipe.ts';
 import { XenstoreClient } from '../src/xen/xenstore-client.ts';
+import type { Ledger } from '../src/zcopy/ledger.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
 import { keyCodes } from './guests/honest.ts';
 import { SimOutput } from './output.ts';
@@ -44,6 +45,7 @@ interface Life {
   readonly program: Program;
   readonly viewers: Set<ScreenViewer>;
   daemon: Daemon | undefined;
+  ledger: Ledger | undefined;
   output: SimOutput | undefined;
 }
 
@@ -65,6 +67,11 @@ export class Backend {
   /** The daemon, while it serves. */
   get daemon(): Daemon | undefined {
     return this.#life?.daemon;
+  }
+
+  /** The books of the daemon, while it serves. */
+  get ledger(): Ledger | undefined {
+    return this.#life?.daemon && this.#life.ledger;
   }
 
   /** Whether there is a daemon, serving or about to. */
@@ -99,7 +106,13 @@ export class Backend {
     this.#lives += 1;
     const random = streamOf(world.seed, `daemon ${this.#lives}`);
     const program = new Program({ runtime: world.runtime, random, log: world.runtime.log });
-    const life: Life = { program, viewers: new Set(), daemon: undefined, output: undefined };
+    const life: Life = {
+      program,
+      viewers: new Set(),
+      daemon: undefined,
+      ledger: undefined,
+      output: undefined,
+    };
     this.#life = life;
     this.#run(life).catch((error: unknown) => {
       world.findings.hold(error instanceof SysError, 'defect', () => {
@@ -182,6 +195,9 @@ export class Backend {
       budget,
       refreshHz,
       hostPaths: {},
+      onLedger: (ledger) => {
+        life.ledger = ledger;
+      },
       output: (options) => {
         life.output = throughOutput(new SimOutput(options, { faults, findings, importsBuffers }));
         return life.output;

@@ -148,9 +148,7 @@ export class World {
 
   /** Whether the daemon says that it has not let go of something of that domain. */
   quarantined(domid: DomId): boolean {
-    const rows = this.#backend.daemon?.status().guests ?? [];
-    const row = rows.find((guest) => guest.domid === domid);
-    return (row?.held.quarantinedPages ?? 0) > 0;
+    return (this.#backend.ledger?.heldBy(domid).quarantinedPages ?? 0) > 0;
   }
 
   get steps(): number {
@@ -255,8 +253,8 @@ export class World {
   }
 
   #lookAtLedger(): void {
-    const { daemon, quiet, clean } = this.#backend;
-    if (daemon && clean) this.#ledger.check(daemon, { quiet });
+    const { ledger, quiet, clean } = this.#backend;
+    if (ledger && clean) this.#ledger.check(ledger, { quiet });
   }
 
   /** On the screens of guests that keep the rules is what they drew, and nothing else. */
