@@ -208,18 +208,17 @@ export class Backend {
   }
 
   /** A person who presses keys of whichever guest is there. */
-  async #type({ program, daemon }: Life): Promise<void> {
+  async #type({ program, daemon, ledger }: Life): Promise<void> {
     for (;;) {
       await sleep(program, between(this.#random, ...TYPING_MS));
       if (!this.#typing) return;
-      const guests = daemon!.status().guests.filter(({ input }) => input.state === 'connected');
-      if (guests.length === 0) continue;
-      const { domid } = oneOf(this.#random, guests);
-      const input = daemon!.input(domid as DomId);
+      const keyboards = connectedInputs(daemon!, ledger!);
+      if (keyboards.length === 0) continue;
+      const { domid, input } = oneOf(this.#random, keyboards);
       const { first, count } = keyCodes(domid);
-      input?.key(first + this.#random.below(count), happens(this.#random, 2));
-      if (input) this.#point(input);
-      if (happens(this.#random, 8)) input?.releaseAll();
+      input.key(first + this.#random.below(count), happens(this.#random, 2));
+      this.#point(input);
+      if (happens(this.#random, 8)) input.releaseAll();
     }
   }
 
@@ -259,4 +258,13 @@ export class Backend {
     });
     viewers.add(viewer);
   }
+}
+
+function connectedInputs(daemon: Daemon, ledger: Ledger): { domid: DomId; input: GuestInput }[] {
+  const connected: { domid: DomId; input: GuestInput }[] = [];
+  for (const { domid } of ledger.accounts) {
+    const input = daemon.input(domid);
+    if (input?.state === 'connected') connected.push({ domid, input });
+  }
+  return connected;
 }
