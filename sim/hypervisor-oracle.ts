@@ -16,6 +16,7 @@ import { WORDS_PER_GRANT, wordsOf } from '../src/hypervisor/grant-table.ts';
 import type { HostedDomain } from '../src/hypervisor/hosted-domain.ts';
 import type { HypercallName, HypercallRequest } from '../src/hypervisor/hypercalls.ts';
 import type { Hypervisor } from '../src/hypervisor/hypervisor.ts';
+import type { MappedGrant } from '../src/hypervisor/maptrack.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
 import type { Findings } from './findings.ts';
 import type { HypercallObserver } from './observed-port.ts';
@@ -77,7 +78,7 @@ export class HypervisorOracle implements HypercallObserver {
     const pinned = this.#pinnedBy(by, domid);
     return Array.from(refs, (ref) => {
       if (!granter || ref >= granter.grants.entries) return false;
-      const word = entryOf(granter, ref);
+      const word = granter.grants.flagsOf(ref);
       const right = !writable || (word & GTF_readonly) === 0;
       return right && (pinned.has(ref) || permits(word, by));
     });
@@ -143,9 +144,8 @@ export class HypervisorOracle implements HypercallObserver {
     for (const frame of frames) {
       if (frame === 0) continue;
       this.#users[frame]!++;
-      if (memory.isOwnedBy(frame, domid)) continue;
-      const detail = () => `frame ${frame} in window ${id} of domain ${domid}`;
-      this.#findings.hold(false, 'page-reused-while-mapped', detail);
+      if (!memory.isOwnedBy(frame, domid))
+        this.#reused(`frame ${frame} in window ${id} of domain ${domid}`);
     }
   }
 
@@ -156,7 +156,7 @@ export class HypervisorOracle implements HypercallObserver {
       if (frame === 0) continue;
       this.#users[frame]!++;
       const granter = this.#checkMapping(mapper, handles[page]!, frame);
-      if (mapper.domid !== DOM0) continue;
+      if (mapper.domid !== DOM0 || granter === undefined) continue;
       const tally = this.#tally(granter);
       tally.grants += 1;
       // The pages of a window are of one domain.
@@ -166,22 +166,33 @@ export class HypervisorOracle implements HypercallObserver {
   }
 
   /** @returns whose page it is */
-  #checkMapping(mapper: HostedDomain, handle: number, frame: number): DomId {
+  #checkMapping(mapper: HostedDomain, handle: number, frame: number): DomId | undefined {
     const grant = mapper.maptrack.get(handle);
-    const granter = grant && this.#hypervisor!.domain(grant.domid);
-    const where = () =>
-      `frame ${frame}, mapped by domain ${mapper.domid} (${JSON.stringify(grant)})`;
-    this.#findings.hold(granter !== undefined, 'page-readable-without-grant', where);
-    this.#findings.hold(
-      this.#hypervisor!.memory.isOwnedBy(frame, grant!.domid),
-      'page-reused-while-mapped',
-      where,
-    );
-    if (!this.#honest.has(grant!.domid)) return grant!.domid;
-    const word = entryOf(granter!, grant!.ref);
-    const granted = permits(word, mapper.domid) && (word & GTF_reading) !== 0;
-    this.#findings.hold(granted, 'page-readable-without-grant', where);
-    return grant!.domid;
+    if (!grant) {
+      this.#unpermitted(
+        `frame ${frame}, mapped by domain ${mapper.domid} under handle ${handle}, which is free`,
+      );
+      return undefined;
+    }
+    const granter = this.#hypervisor!.domain(grant.domid);
+    if (!this.#hypervisor!.memory.isOwnedBy(frame, grant.domid)) {
+      this.#reused(mappedBy(mapper, grant, frame));
+    }
+    if (!granter) this.#unpermitted(mappedBy(mapper, grant, frame));
+    else if (this.#honest.has(grant.domid)) {
+      const word = granter.grants.flagsOf(grant.ref);
+      const granted = permits(word, mapper.domid) && (word & GTF_reading) !== 0;
+      if (!granted) this.#unpermitted(mappedBy(mapper, grant, frame));
+    }
+    return grant.domid;
+  }
+
+  #reused(detail: string): void {
+    this.#findings.hold(false, 'page-reused-while-mapped', () => detail);
+  }
+
+  #unpermitted(detail: string): void {
+    this.#findings.hold(false, 'page-readable-without-grant', () => detail);
   }
 
   /** Every frame has as many users as there are windows with it, and its owner where it is allocated. */
@@ -193,11 +204,14 @@ export class HypervisorOracle implements HypercallObserver {
     for (let frame = 1; frame < memory.frames; frame++) {
       const owner = memory.ownerOf(frame);
       const users = this.#users[frame]! + (owner === undefined ? 0 : this.#present[owner]!);
-      if (memory.referencesTo(frame) === users) continue;
-      const detail = () =>
-        `frame ${frame} has ${users} users, and counts ${memory.referencesTo(frame)}`;
-      this.#findings.hold(false, 'frame-counts', detail);
+      if (memory.referencesTo(frame) !== users) this.#miscounted(frame, users);
     }
+  }
+
+  #miscounted(frame: number, users: number): void {
+    this.#findings.hold(false, 'frame-counts', () => {
+      return `frame ${frame} has ${users} users, and counts ${this.#hypervisor!.memory.referencesTo(frame)}`;
+    });
   }
 
   /** No frame of domain 0 is granted to two domains: a guest's pool is that guest's alone. */
@@ -212,19 +226,16 @@ export class HypervisorOracle implements HypercallObserver {
       const grantee = word >>> DOMID_SHIFT;
       this.#tally(grantee as DomId).granted += 1;
       const before = this.#grantee[frame]!;
-      const detail = () => `frame ${frame} is granted to domains ${before} and ${grantee}`;
-      this.#findings.hold(
-        before === NOBODY || before === grantee,
-        'page-reused-while-mapped',
-        detail,
-      );
+      if (before !== NOBODY && before !== grantee) {
+        this.#reused(`frame ${frame} is granted to domains ${before} and ${grantee}`);
+      }
       this.#grantee[frame] = grantee;
     }
   }
 }
 
-function entryOf(granter: HostedDomain, ref: number): number {
-  return wordsOf(granter.grants.mapping.bytes)[ref * WORDS_PER_GRANT]!;
+function mappedBy({ domid }: HostedDomain, grant: MappedGrant, frame: number): string {
+  return `frame ${frame}, mapped by domain ${domid} (${JSON.stringify(grant)})`;
 }
 
 function permits(word: number, domid: DomId): boolean {
