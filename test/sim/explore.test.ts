@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ChosenConnector } from '../../sim/explore/chosen-output.ts';
 import { explore } from '../../sim/explore/explore.ts';
-import type { Act } from '../../sim/explore/explored-guest.ts';
+import type { Act } from '../../sim/explore/acts.ts';
 import { stepwiseDomain } from '../../sim/explore/stepwise-domain.ts';
 import type { Picture } from '../../src/display/output.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
