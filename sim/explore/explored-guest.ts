@@ -43,8 +43,6 @@ export interface GuestOptions {
   readonly life: readonly Act[];
   /** Buffers that its budget has room for. */
   readonly buffersMax: number;
-  /** Whether the backend is there. */
-  readonly served: () => boolean;
 }
 
 export class ExploredGuest {
@@ -55,8 +53,9 @@ export class ExploredGuest {
   /** What was not as it has to be. */
   readonly complaints: string[] = [];
   alive = true;
+  /** Whether there is a backend for its display. */
+  served = true;
   readonly #life: readonly Act[];
-  readonly #served: () => boolean;
   readonly #port: HypercallPort;
   readonly #rings: SharedPages;
   readonly #own: ReadonlyMap<BufferName, OwnPage>;
@@ -74,7 +73,6 @@ export class ExploredGuest {
     this.name = options.name;
     this.domain = options.domain;
     this.#life = options.life;
-    this.#served = options.served;
     this.#port = options.port;
     this.#rings = parts.rings;
     this.#own = parts.own;
@@ -210,7 +208,7 @@ export class ExploredGuest {
 
   /** Whether the buffer is there for certain: live, not being destroyed, and with a backend behind it. */
   #mayUse(buffer: BufferName): boolean {
-    return this.#served() && this.#ring.unanswered === 0 && this.#known.isLive(buffer);
+    return this.served && this.#ring.unanswered === 0 && this.#known.isLive(buffer);
   }
 
   #pinned(ref: Gref): boolean {

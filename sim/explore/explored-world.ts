@@ -12,6 +12,7 @@ import { Connection } from '../../src/display/connection.ts';
 import type { ConnectorInfo, DisplayOutput } from '../../src/display/output.ts';
 import { type HypervisorBooks, leakReport } from '../../src/hypervisor/books.ts';
 import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import type { HypercallPort } from '../../src/hypervisor/hypercalls.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
@@ -40,7 +41,7 @@ export interface WorldOptions {
   /** What each guest's budget has room for; more than it ever wants, unless said. */
   readonly buffersMax?: number;
   /** The backend's domain as it uses it; with hypercalls that take their time unless said. */
-  readonly backendDomain?: (domain: Domain, runtime: Runtime) => Domain;
+  readonly backendDomain?: (domain: Domain, runtime: Runtime, port: HypercallPort) => Domain;
   readonly connector?: (info: ConnectorInfo) => ChosenConnector;
 }
 
@@ -83,7 +84,7 @@ export class ExploredWorld implements Disposable {
     for (const [index, life] of options.lives.entries()) {
       await world.#settle(world.#connect(String.fromCharCode(65 + index), life));
     }
-    while (!world.#time.quiet) await world.step(world.#time.moves()[0]!);
+    while (!world.#time.quiet) await world.step(world.#time.first()!);
     return world;
   }
 
@@ -92,6 +93,11 @@ export class ExploredWorld implements Disposable {
     const people = this.#served.flatMap(({ guest }) => guest.moves());
     const outputs = this.#backendAlive ? this.#outputs.flatMap((output) => output.moves()) : [];
     return [...this.#time.moves(), ...people, ...outputs, ...this.#deaths()];
+  }
+
+  /** The first of these: most steps of a course are that, and need none of the others. */
+  firstMove(): Move | undefined {
+    return this.#time.first() ?? this.moves()[0];
   }
 
   /** Makes one thing happen, and everything that follows at once. */
@@ -149,8 +155,10 @@ export class ExploredWorld implements Disposable {
       guest.alive = false;
       if (this.#backendAlive) await this.#settle(scope.close());
     }
-    while (this.#backendAlive && this.#time.moves().length > 0) {
-      await this.step(this.#time.moves()[0]!);
+    while (this.#backendAlive) {
+      const move = this.#time.first();
+      if (move === undefined) break;
+      await this.step(move);
     }
     const rows = [...this.#ledger.accounts].map(
       ({ name, held }) => `the row of ${name} is left: ${JSON.stringify(held)}`,
@@ -187,11 +195,10 @@ export class ExploredWorld implements Disposable {
       backend,
       life,
       buffersMax: budget.buffers,
-      served: () => this.#backendAlive,
     });
     const { context, account } = openGuest({
       runtime,
-      domain: backendDomain(this.#backend, runtime),
+      domain: backendDomain(this.#backend, runtime, this.#hypervisor.enter(this.#backend.domid)),
       ledger: this.#ledger,
       budget,
       domid,
@@ -254,6 +261,7 @@ export class ExploredWorld implements Disposable {
 
   #close(served: Served): void {
     served.closing = true;
+    served.guest.served = false;
     void served.scope.close();
   }
 
@@ -267,6 +275,7 @@ export class ExploredWorld implements Disposable {
   #killBackend(): void {
     this.#died = true;
     this.#backendAlive = false;
+    for (const { guest } of this.#served) guest.served = false;
     this.#time.kill(BACKEND);
     this.#hypervisor.destroy(this.#backend.domid);
   }
@@ -320,7 +329,7 @@ export class ExploredWorld implements Disposable {
     done.catch(() => {});
     for (;;) {
       await new Promise((resolve) => setImmediate(resolve));
-      const [move] = this.#time.moves();
+      const move = this.#time.first();
       if (settled || move === undefined) break;
       move.run();
     }
