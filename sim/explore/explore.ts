@@ -39,11 +39,18 @@ export async function explore(options: ExploreOptions): Promise<Exploration> {
   return new Explorer(options).run();
 }
 
+/** A way not taken yet. */
+interface Branch {
+  /** By their number among the moves of each state. */
+  readonly choices: readonly number[];
+  /** The states on the way, where every course is taken. */
+  readonly passed: readonly string[];
+}
+
 class Explorer {
   readonly #options: ExploreOptions;
   readonly #seen = new Set<string>();
-  /** Choices that lead to a branch not taken yet, by their number among the moves. */
-  readonly #branches: number[][] = [[]];
+  readonly #branches: Branch[] = [{ choices: [], passed: [] }];
   /** Rejections that nobody handled: in the product they would end the process. */
   readonly #rejections: string[] = [];
   readonly #onRejection = (reason: unknown) => {
@@ -78,15 +85,11 @@ class Explorer {
   }
 
   /** Makes the choices of a branch, then always the first, until a state comes that is known or is an end. */
-  async #follow(branch: readonly number[]): Promise<void> {
+  async #follow({ choices, passed }: Branch): Promise<void> {
     using world = await ExploredWorld.start(this.#options);
-    const course = new Course(world);
-    const { everyCourse = false } = this.#options;
-    for (const choice of branch) {
-      if (everyCourse) course.passes(world.fingerprint());
-      await course.choose(choice);
-    }
-    if (branch.length > 0) this.#transitions += 1;
+    const course = new Course(world, passed);
+    for (const choice of choices) await course.choose(choice);
+    if (choices.length > 0) this.#transitions += 1;
     // What is wrong on the way to a known state is wrong.
     while (this.#isRight(world.violations(), course) && this.#isNew(course)) {
       const { length } = world.moves();
@@ -96,7 +99,7 @@ class Explorer {
         return;
       }
       for (let other = length - 1; other > 0; other--) {
-        this.#branches.push([...course.choices, other]);
+        this.#branches.push(course.branch(other));
       }
       await course.choose(0);
       this.#transitions += 1;
@@ -129,10 +132,16 @@ class Course {
   readonly world: ExploredWorld;
   readonly choices: number[] = [];
   readonly #moves: Move[] = [];
-  readonly #states = new Set<string>();
+  readonly #passed: Set<string>;
 
-  constructor(world: ExploredWorld) {
+  constructor(world: ExploredWorld, passed: readonly string[]) {
     this.world = world;
+    this.#passed = new Set(passed);
+  }
+
+  /** The way on from here by another choice. */
+  branch(choice: number): Branch {
+    return { choices: [...this.choices, choice], passed: [...this.#passed] };
   }
 
   /** For people, and slow: a task is named by the calls that led to it. */
@@ -149,7 +158,7 @@ class Course {
 
   /** Notes a state. @returns false when the course was there before */
   passes(fingerprint: string): boolean {
-    const { size } = this.#states;
-    return this.#states.add(fingerprint).size > size;
+    const { size } = this.#passed;
+    return this.#passed.add(fingerprint).size > size;
   }
 }
