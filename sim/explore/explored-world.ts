@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 import { Connection } from '../../src/display/connection.ts';
 import type { ConnectorInfo, DisplayOutput } from '../../src/display/output.ts';
 import { type HypervisorBooks, leakReport } from '../../src/hypervisor/books.ts';
-import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { HypercallPort } from '../../src/hypervisor/hypercalls.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
@@ -22,6 +22,7 @@ import type { BackendDevice, HeldBuffer } from '../../src/xen/xenbus/driver.ts';
 import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
 import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
+import { NO_STORE } from '../no-store.ts';
 import type { Act } from './acts.ts';
 import { ChosenConnector } from './chosen-output.ts';
 import { ChosenTime, type Move } from './chosen-runtime.ts';
@@ -384,10 +385,3 @@ function deviceOf({ runtime, guest, context, fail }: DeviceParts): BackendDevice
     fail,
   };
 }
-
-const NO_STORE = new Proxy({} as StoreConnection, {
-  get(_, name) {
-    if (name === Symbol.asyncDispose) return async () => {};
-    throw new Error(`nobody talks to xenstore in this world: ${String(name)}`);
-  },
-});
