@@ -37,6 +37,8 @@ export interface ProgramDomainOptions extends ProgramStore {
   /** The domain that the program runs in. */
   readonly domain: Domain;
   readonly faults: Faults;
+  /** Calls take no turns of their own: for one who counts the program's own steps. */
+  readonly atOnce?: boolean;
 }
 
 /** The domain for the program; disposing the result does nothing. */
@@ -52,6 +54,7 @@ class ProgramDomain implements Domain {
   readonly #program: Program;
   readonly #domain: Domain;
   readonly #faults: Faults;
+  readonly #atOnce: boolean;
 
   constructor(options: ProgramDomainOptions) {
     this.domid = options.domain.domid;
@@ -61,6 +64,7 @@ class ProgramDomain implements Domain {
     this.#program = options.program;
     this.#domain = options.domain;
     this.#faults = options.faults;
+    this.#atOnce = options.atOnce ?? false;
   }
 
   readonly grants: Domain['grants'] = {
@@ -119,10 +123,11 @@ class ProgramDomain implements Domain {
 
   /** A call into the kernel: its effect comes in a turn of its own, and its return in another. */
   #call<T>(name: string, effect: () => Promise<T>): Promise<T> {
-    return this.#program.call(this.#inTurns(name, effect));
+    return this.#program.call(name, () => this.#inTurns(name, effect));
   }
 
   async #inTurns<T>(name: string, effect: () => Promise<T>): Promise<T> {
+    if (this.#atOnce) return effect();
     await this.#turn(name);
     try {
       return await effect();
@@ -295,7 +300,7 @@ class ProgramDomain implements Domain {
   }
 
   #notify(channel: EventChannel): void {
-    if (!this.#program.alive) return;
+    if (!this.#program.calls('notify')) return;
     const lost = this.#faults.strikes('notification-lost');
     if (!lost) channel.notify();
     if (!lost && !this.#faults.strikes('notification-spurious')) return;

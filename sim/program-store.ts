@@ -28,11 +28,11 @@ export function programStore({ runtime, program, store, faults, trace }: Program
   };
   return {
     ...access(store),
-    transaction: (body) => program.call(transact(body)),
+    transaction: (body) => program.call('transaction', () => transact(body)),
     watch: async (path, onEvent) => {
       let open = true;
       const tell = (changed: string) => program.run(() => onEvent(changed));
-      const watch = await program.call(
+      const watch = await program.call('watch', () =>
         store.watch(path, (changed) => {
           tell(changed);
           if (!faults.strikes('watch-spurious')) return;
@@ -44,7 +44,7 @@ export function programStore({ runtime, program, store, faults, trace }: Program
         path,
         [Symbol.asyncDispose]: () => {
           open = false;
-          return program.call(Promise.resolve(watch[Symbol.asyncDispose]()));
+          return program.call('unwatch', async () => watch[Symbol.asyncDispose]());
         },
       };
     },
@@ -67,23 +67,24 @@ async function doneInVain(
 }
 
 function accessOf(access: XenstoreAccess, program: Program, trace: Trace): XenstoreAccess {
-  const noted = <T>(what: string, path: string, work: Promise<T>): Promise<T> =>
-    program.call(
-      work.then((result) => {
+  const noted = <T>(what: string, path: string, work: () => Promise<T>): Promise<T> =>
+    program.call(what, () =>
+      work().then((result) => {
         trace.note(what, hashOf(path), typeof result === 'string' ? hashOf(result) : 0);
         return result;
       }),
     );
   return {
-    read: (path) => noted('store read', path, access.read(path)),
-    directory: (path) => noted('store directory', path, access.directory(path)),
+    read: (path) => noted('store read', path, () => access.read(path)),
+    directory: (path) => noted('store directory', path, () => access.directory(path)),
     write: (path, value) => {
       trace.note('store value', hashOf(value));
-      return noted('store write', path, access.write(path, value));
+      return noted('store write', path, () => access.write(path, value));
     },
-    mkdir: (path) => noted('store mkdir', path, access.mkdir(path)),
-    remove: (path) => noted('store remove', path, access.remove(path)),
-    getPermissions: (path) => program.call(access.getPermissions(path)),
-    setPermissions: (path, permissions) => program.call(access.setPermissions(path, permissions)),
+    mkdir: (path) => noted('store mkdir', path, () => access.mkdir(path)),
+    remove: (path) => noted('store remove', path, () => access.remove(path)),
+    getPermissions: (path) => program.call('store permissions', () => access.getPermissions(path)),
+    setPermissions: (path, permissions) =>
+      program.call('store permissions', () => access.setPermissions(path, permissions)),
   };
 }

@@ -23,18 +23,22 @@ export interface ProgramOptions {
   readonly runtime: Runtime;
   readonly random: Random;
   readonly log: Logger;
+  /** Told of each call before it is made: it may kill the program, or throw what the call is to throw. */
+  readonly onCall?: (name: string) => void;
 }
 
 export class Program implements Runtime {
   readonly random: Random;
   readonly log: Logger;
   readonly #runtime: Runtime;
+  readonly #onCall: (name: string) => void;
   readonly #objects = new Set<KernelObject>();
   #alive = true;
   #busy = 0;
 
-  constructor({ runtime, random, log }: ProgramOptions) {
+  constructor({ runtime, random, log, onCall = () => {} }: ProgramOptions) {
     this.#runtime = runtime;
+    this.#onCall = onCall;
     this.random = random;
     this.log = log;
   }
@@ -74,11 +78,18 @@ export class Program implements Runtime {
     if (this.#alive) task();
   }
 
-  /** A call of the program's into its kernel: a dead program does not hear how it went. */
-  call<T>(work: Promise<T>): Promise<T> {
-    this.#busy += 1;
+  /** The program is about to call its kernel. @returns false when it does not come to that any more */
+  calls(name: string): boolean {
+    if (this.#alive) this.#onCall(name);
+    return this.#alive;
+  }
+
+  /** A call of the program's into its kernel: a dead program makes none, and does not hear how one went. */
+  call<T>(name: string, make: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      work.then(
+      if (!this.calls(name)) return;
+      this.#busy += 1;
+      make().then(
         (result) => this.#back(() => resolve(result)),
         (error: unknown) => this.#back(() => reject(error)),
       );

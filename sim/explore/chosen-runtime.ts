@@ -80,18 +80,36 @@ export class ChosenTime {
 
   /** What can happen next; tasks that are the same by name count once. */
   moves(): Move[] {
-    if (this.#runnable.size > 0) return this.#tasks();
+    if (this.#runnable.size > 1) return this.#tasks();
+    const move = this.first();
+    return move === undefined ? [] : [move];
+  }
+
+  /** The first of these, without a look at the others. */
+  first(): Move | undefined {
+    for (const pending of this.#runnable) return this.#move(pending);
     const nextMs = this.#nextMs();
-    return nextMs === undefined ? [] : [{ name: 'time passes', run: () => this.#advance(nextMs) }];
+    return nextMs === undefined
+      ? undefined
+      : { name: 'time passes', run: () => this.#advance(nextMs) };
   }
 
   #tasks(): Move[] {
     const tasks = new Map<string, Move>();
     for (const pending of this.#runnable) {
       const { name } = pending;
-      if (!tasks.has(name)) tasks.set(name, { name, run: () => this.#run(pending) });
+      if (!tasks.has(name)) tasks.set(name, this.#move(pending));
     }
     return [...tasks.values()];
+  }
+
+  #move(pending: PendingTask): Move {
+    return {
+      get name() {
+        return pending.name;
+      },
+      run: () => this.#run(pending),
+    };
   }
 
   /** What is still to happen, as text: tasks by name, timers by name and the time that they have left. */

@@ -1,28 +1,15 @@
-// A guest of the explored world: one display with one connector and one buffer, whose life it goes through, a
-// request at a time, each of them a move. It may be killed at any moment.
+// A guest of the explored world: one display with one connector, and buffers whose life it goes through, a request at a
+// time, each of them a move. It may be killed at any moment.
 //
 // What it checks by itself, at each answer and event: every request is answered once, with what is right at that
 // point; the ids of flip events are in sequence, one for each flip; and once DBUF_DESTROY was answered with
-// success, its pages are not mapped any more (law 4).
+// success, its own pages are not mapped any more, and it maps nothing of the backend's (law 4).
 
 import assert from 'node:assert/strict';
-import {
-  displEvt,
-  displReq,
-  displResp,
-  displSring,
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
-import { XEN_ERRNO } from '../../src/abi/errno.ts';
+import { displEvt, displResp, displSring } from '../../src/abi/displif.ts';
 import { GTF_reading, GTF_writing } from '../../src/abi/grant-table.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
-import type { RequestBody } from '../../src/display/frontend-connector.ts';
-import { XRGB8888 } from '../../src/display/pixel-format.ts';
 import { WORDS_PER_GRANT, wordsOf } from '../../src/hypervisor/grant-table.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { HypercallPort } from '../../src/hypervisor/hypercalls.ts';
@@ -32,29 +19,21 @@ import type { DomId, Gref } from '../../src/xen/ids.ts';
 import { writePageDirectory } from '../../src/xen/page-directory.ts';
 import { FrontRing, initRing } from '../../src/xen/ring.ts';
 import { check } from '../../src/xen/untrusted.ts';
+import {
+  type Act,
+  type BufferName,
+  bufferOf,
+  encode,
+  HEIGHT,
+  isBorrow,
+  isCreate,
+  isDestroy,
+  KnownBuffers,
+  operationOf,
+  WIDTH,
+} from './acts.ts';
+import { BorrowedMemory } from './borrowed-memory.ts';
 import type { Move } from './chosen-runtime.ts';
-
-/** One page of pixels. */
-export const WIDTH = 32;
-export const HEIGHT = 32;
-const BYTES = WIDTH * HEIGHT * 4;
-
-const BUFFER = 1n;
-const FRAMEBUFFER = 2n;
-
-/** What a guest does in its life, one after the other. */
-export type Act = 'create' | 'attach' | 'show' | 'flip' | 'destroy';
-
-const { XEN_EBUSY, XEN_EEXIST, XEN_ENOENT, XEN_ETIMEDOUT } = XEN_ERRNO;
-
-/** What may be answered while the buffer is there, and while it is not, or still in quarantine. */
-const ANSWERS: Readonly<Record<Act, { live: readonly number[]; gone: readonly number[] }>> = {
-  create: { live: [-XEN_EEXIST], gone: [0, -XEN_EEXIST] },
-  attach: { live: [0], gone: [-XEN_ENOENT, -XEN_EBUSY] },
-  show: { live: [0], gone: [-XEN_ENOENT] },
-  flip: { live: [0, -XEN_EBUSY], gone: [-XEN_ENOENT, -XEN_EBUSY] },
-  destroy: { live: [0, -XEN_ETIMEDOUT], gone: [-XEN_ENOENT, -XEN_EBUSY] },
-};
 
 export interface GuestOptions {
   readonly name: string;
@@ -62,6 +41,8 @@ export interface GuestOptions {
   readonly port: HypercallPort;
   readonly backend: DomId;
   readonly life: readonly Act[];
+  /** Buffers that its budget has room for. */
+  readonly buffersMax: number;
 }
 
 export class ExploredGuest {
@@ -72,17 +53,19 @@ export class ExploredGuest {
   /** What was not as it has to be. */
   readonly complaints: string[] = [];
   alive = true;
+  /** Whether there is a backend for its display. */
+  served = true;
   readonly #life: readonly Act[];
   readonly #port: HypercallPort;
   readonly #rings: SharedPages;
-  readonly #pixels: Gref;
-  readonly #directory: Gref;
+  readonly #own: ReadonlyMap<BufferName, OwnPage>;
+  readonly #borrowed: BorrowedMemory | undefined;
+  readonly #known: KnownBuffers;
   readonly #control: EventChannel;
   readonly #ring: FrontRing;
   readonly #eventRing: EventConsumer;
   readonly #statuses: number[] = [];
   #acted = 0;
-  #live = false;
   #accepted = 0;
   #flipped = 0;
 
@@ -92,12 +75,14 @@ export class ExploredGuest {
     this.#life = options.life;
     this.#port = options.port;
     this.#rings = parts.rings;
-    this.#pixels = parts.pixels;
-    this.#directory = parts.directory;
+    this.#own = parts.own;
+    this.#borrowed = parts.borrowed;
+    this.#known = parts.known;
     this.#control = parts.control;
     this.#ring = new FrontRing(this.#controlPage, displSring);
     this.#eventRing = new EventConsumer(this.#eventPage, DISPLAY_EVENTS);
     this.published = new Map([
+      ['be-alloc', '1'],
       ['0/resolution', `${WIDTH}x${HEIGHT}`],
       ['0/req-ring-ref', String(parts.rings.refs[0])],
       ['0/req-event-channel', String(parts.control.port)],
@@ -108,30 +93,37 @@ export class ExploredGuest {
 
   /** Makes its pages and ports, which the backend may then map and bind. @throws SysError */
   static async start(options: GuestOptions): Promise<ExploredGuest> {
-    const { domain, backend } = options;
+    const { domain, backend, life, buffersMax } = options;
     const { grants, events } = domain;
     let guest: ExploredGuest | undefined;
     const rings = await grants.share({ domid: backend, pages: 2, writable: true });
     initRing(rings.bytes.subarray(0, PAGE_SIZE), displSring);
-    const pixels = await grants.share({ domid: backend, pages: 1, writable: false });
-    const { refs } = pixels;
-    const directory = await writePageDirectory(grants, { domid: backend, refs });
     const channel = (handler: () => void) => events.allocUnbound({ remote: backend, handler });
+    const known = new KnownBuffers(buffersMax);
     guest = new ExploredGuest(options, {
       rings,
-      pixels: refs[0]!,
-      directory: directory.refs[0]!,
+      own: await shareOwn(options),
+      borrowed: life.some(isBorrow)
+        ? await BorrowedMemory.start({
+            ...options,
+            isLive: (buffer) => guest!.#mayUse(buffer),
+            complain: (what) => guest!.#complain(what),
+          })
+        : undefined,
+      known,
       control: await channel(() => guest?.collect()),
       events: await channel(() => guest?.collectEvents()),
     });
     return guest;
   }
 
-  /** Its next request, once the one before is answered. */
+  /** Its next request, once the one before is answered; and what it does with what it borrowed. */
   moves(): Move[] {
+    if (!this.alive) return [];
+    const moves = this.#borrowed?.moves() ?? [];
     const act = this.#life[this.#acted];
-    if (!this.alive || act === undefined || this.#ring.unanswered > 0) return [];
-    return [{ name: `${this.name} asks: ${act}`, run: () => this.#ask(act) }];
+    if (act === undefined || this.#ring.unanswered > 0) return moves;
+    return [{ name: `${this.name} asks: ${act}`, run: () => this.#ask(act) }, ...moves];
   }
 
   /** Whether all that it asked for is answered, and each flip that was accepted has its event. */
@@ -144,8 +136,9 @@ export class ExploredGuest {
     const { name, alive } = this;
     const words = [...new Uint32Array(this.#controlPage.slice(0, 16).buffer)];
     const heads = [...new Uint32Array(this.#eventPage.slice(0, 8).buffer)];
-    const pinned = this.#pinned(this.#pixels) ? 'mapped' : 'free';
-    return `${name}: alive ${alive}, acts ${this.#acted}, answers ${this.#statuses}, ring ${words}, events ${heads}, flips ${this.#accepted}/${this.#flipped}, pixels ${pinned}`;
+    const pinned = [...this.#own.values()].map(({ pixels }) => this.#pinned(pixels));
+    const borrowed = alive ? this.#borrowed?.describe() : 'nothing';
+    return `${name}: alive ${alive}, acts ${this.#acted}, answers ${this.#statuses}, knows ${this.#known.describe()}, ring ${words}, events ${heads}, flips ${this.#accepted}/${this.#flipped}, own pages mapped ${pinned}, borrowed ${borrowed}`;
   }
 
   collect(): void {
@@ -170,10 +163,11 @@ export class ExploredGuest {
   }
 
   #ask(act: Act): void {
-    const bytes = new Uint8Array(displReq.size);
     const id = this.#acted++;
-    displReq.write(new DataView(bytes.buffer), 0, { id, ...this.#body(act) });
-    assert(this.#ring.put(bytes), 'one request at a time fits');
+    assert(
+      this.#ring.put(encode(act, { id, directory: this.#directoryFor(act) })),
+      'one request at a time fits',
+    );
     // A flip's event may be seen before its answer.
     if (act === 'flip') this.#accepted += 1;
     if (this.#ring.push()) this.#control.notify();
@@ -186,47 +180,35 @@ export class ExploredGuest {
       return;
     }
     this.#statuses.push(status);
-    const { operation: asked } = this.#body(act);
-    if (operation !== asked) this.#complain(`operation ${operation} in the answer to ${act}`);
-    const expected = ANSWERS[act][this.#live ? 'live' : 'gone'];
-    if (!expected.includes(status)) {
-      this.#complain(`${act} is answered ${status}, live ${this.#live}`);
+    if (operation !== operationOf(act)) this.#complain(`operation ${operation} answers ${act}`);
+    const before = this.#known.describe();
+    if (!this.#known.answered(act, status)) {
+      this.#complain(`${act} is answered ${status}, where it knew ${before}`);
     }
-    if (act === 'create' && status === 0) this.#live = true;
     if (act === 'flip' && status !== 0) this.#accepted -= 1;
-    if (act !== 'destroy') return;
-    if (status === 0 && this.#pinned(this.#pixels)) {
-      this.#complain('its buffer is destroyed with success, and still mapped');
-    }
-    if (status === 0 || status === -XEN_ETIMEDOUT) this.#live = false;
+    if (isDestroy(act) && status === 0) this.#checkReleased(bufferOf(act));
   }
 
-  #body(act: Act): RequestBody {
-    const geometry = { width: WIDTH, height: HEIGHT };
-    switch (act) {
-      case 'create': {
-        const size = { bpp: 32, buffer_sz: BYTES, flags: 0, data_ofs: 0 };
-        const named = { dbuf_cookie: BUFFER, gref_directory: this.#directory };
-        const dbuf_create = { ...geometry, ...size, ...named };
-        return { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
-      }
-      case 'attach': {
-        const cookies = { dbuf_cookie: BUFFER, fb_cookie: FRAMEBUFFER };
-        const fb_attach = { ...geometry, ...cookies, pixel_format: XRGB8888.fourcc };
-        return { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach } };
-      }
-      case 'show': {
-        const set_config = { ...geometry, fb_cookie: FRAMEBUFFER, x: 0, y: 0, bpp: 32 };
-        return { operation: XENDISPL_OP_SET_CONFIG, op: { set_config } };
-      }
-      case 'flip':
-        return { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: FRAMEBUFFER } } };
-      case 'destroy':
-        return {
-          operation: XENDISPL_OP_DBUF_DESTROY,
-          op: { dbuf_destroy: { dbuf_cookie: BUFFER } },
-        };
+  #checkReleased(buffer: BufferName): void {
+    const own = this.#own.get(buffer);
+    if (own !== undefined && this.#pinned(own.pixels)) {
+      this.#complain('its buffer is destroyed with success, and still mapped');
     }
+    if (this.#borrowed?.maps(buffer)) {
+      this.#complain('what it borrowed is destroyed with success while it maps it');
+    }
+  }
+
+  /** Where the pages of a new buffer are named; nowhere for other acts. */
+  #directoryFor(act: Act): Gref {
+    const buffer = bufferOf(act);
+    if (isBorrow(act)) return this.#borrowed!.ask(buffer);
+    return isCreate(act) ? this.#own.get(buffer)!.directory : (0 as Gref);
+  }
+
+  /** Whether the buffer is there for certain: live, not being destroyed, and with a backend behind it. */
+  #mayUse(buffer: BufferName): boolean {
+    return this.served && this.#ring.unanswered === 0 && this.#known.isLive(buffer);
   }
 
   #pinned(ref: Gref): boolean {
@@ -248,10 +230,32 @@ export class ExploredGuest {
   }
 }
 
-interface GuestParts {
-  readonly rings: SharedPages;
+/** A buffer of the guest's own. */
+interface OwnPage {
   readonly pixels: Gref;
   readonly directory: Gref;
+}
+
+/** The pages that a life takes. @throws SysError */
+async function shareOwn({
+  domain: { grants },
+  backend: domid,
+  life,
+}: GuestOptions): Promise<ReadonlyMap<BufferName, OwnPage>> {
+  const own = new Map<BufferName, OwnPage>();
+  for (const buffer of new Set(life.filter(isCreate).map(bufferOf))) {
+    const { refs } = await grants.share({ domid, pages: 1, writable: false });
+    const directory = await writePageDirectory(grants, { domid, refs });
+    own.set(buffer, { pixels: refs[0]!, directory: directory.refs[0]! });
+  }
+  return own;
+}
+
+interface GuestParts {
+  readonly rings: SharedPages;
+  readonly own: ReadonlyMap<BufferName, OwnPage>;
+  readonly borrowed: BorrowedMemory | undefined;
+  readonly known: KnownBuffers;
   readonly control: EventChannel;
   readonly events: EventChannel;
 }

@@ -2,36 +2,47 @@
 // each, from the moment at which the displays are connected. Hypervisor, grant tables, event channels, ledger,
 // core and display backend are the real code; xenstore is not in it, as nobody needs it while a display is connected.
 //
-// What can happen, besides the tasks of the code itself: a guest's next request; an output completes a flip, or lets
-// a picture go; a guest dies, which the backend hears of at some later time; or the backend dies, and the
-// hypervisor takes its domain away with all that it mapped. At most one of them dies.
+// What can happen, besides the tasks of the code itself: a guest's next request, and what it does with memory that it
+// borrowed; an output completes a flip, or lets a picture go; a guest dies, which the backend hears of at some later
+// time; a display is taken away from a guest that goes on living; or the backend dies, and the hypervisor takes its
+// domain away with all that it mapped. At most one of these ends comes.
 
 import { createHash } from 'node:crypto';
 import { Connection } from '../../src/display/connection.ts';
 import type { ConnectorInfo, DisplayOutput } from '../../src/display/output.ts';
 import { type HypervisorBooks, leakReport } from '../../src/hypervisor/books.ts';
-import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
+import type { HypercallPort } from '../../src/hypervisor/hypercalls.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import { distrust } from '../../src/xen/untrusted.ts';
-import type { BackendDevice } from '../../src/xen/xenbus/driver.ts';
-import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import type { BackendDevice, HeldBuffer } from '../../src/xen/xenbus/driver.ts';
+import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
 import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
+import { NO_STORE } from '../no-store.ts';
+import type { Act } from './acts.ts';
 import { ChosenConnector } from './chosen-output.ts';
 import { ChosenTime, type Move } from './chosen-runtime.ts';
-import { type Act, ExploredGuest } from './explored-guest.ts';
+import { ExploredGuest } from './explored-guest.ts';
+import { brokenLoans, loansOf } from './lending-rules.ts';
 import { stepwiseDomain } from './stepwise-domain.ts';
 
 export interface WorldOptions {
   /** What each guest does; one guest for each. */
   readonly lives: readonly (readonly Act[])[];
-  /** Who may die at any moment. */
-  readonly deaths: { readonly guests: boolean; readonly backend: boolean };
+  /** Who may die at any moment, and whether displays may be taken away. */
+  readonly deaths: {
+    readonly guests: boolean;
+    readonly backend: boolean;
+    readonly displays?: boolean;
+  };
+  /** What each guest's budget has room for; more than it ever wants, unless said. */
+  readonly buffersMax?: number;
   /** The backend's domain as it uses it; with hypercalls that take their time unless said. */
-  readonly backendDomain?: (domain: Domain, runtime: Runtime) => Domain;
+  readonly backendDomain?: (domain: Domain, runtime: Runtime, port: HypercallPort) => Domain;
   readonly connector?: (info: ConnectorInfo) => ChosenConnector;
 }
 
@@ -44,6 +55,8 @@ interface Served {
   closing: boolean;
 }
 
+/** More than any life has. */
+const BUFFERS_MAX = 4;
 const MACHINE_FRAMES = 128;
 const GUEST_FRAMES = 32;
 const BACKEND = 'backend';
@@ -72,7 +85,7 @@ export class ExploredWorld implements Disposable {
     for (const [index, life] of options.lives.entries()) {
       await world.#settle(world.#connect(String.fromCharCode(65 + index), life));
     }
-    while (!world.#time.quiet) await world.step(world.#time.moves()[0]!);
+    while (!world.#time.quiet) await world.step(world.#time.first()!);
     return world;
   }
 
@@ -81,6 +94,11 @@ export class ExploredWorld implements Disposable {
     const people = this.#served.flatMap(({ guest }) => guest.moves());
     const outputs = this.#backendAlive ? this.#outputs.flatMap((output) => output.moves()) : [];
     return [...this.#time.moves(), ...people, ...outputs, ...this.#deaths()];
+  }
+
+  /** The first of these: most steps of a course are that, and need none of the others. */
+  firstMove(): Move | undefined {
+    return this.#time.first() ?? this.moves()[0];
   }
 
   /** Makes one thing happen, and everything that follows at once. */
@@ -120,7 +138,8 @@ export class ExploredWorld implements Disposable {
   violations(): string[] {
     const books = this.#hypervisor.books();
     const complaints = this.#served.flatMap(({ guest }) => guest.complaints);
-    const rules = [...this.#time.complaints, ...complaints];
+    const lending = brokenLoans(this.#hypervisor, this.#backend.domid);
+    const rules = [...this.#time.complaints, ...complaints, ...lending];
     if (!this.#backendAlive) return rules;
     return [...rules, ...this.#wrongReads(), ...this.#wrongAccounts(books)];
   }
@@ -137,13 +156,17 @@ export class ExploredWorld implements Disposable {
       guest.alive = false;
       if (this.#backendAlive) await this.#settle(scope.close());
     }
-    while (this.#backendAlive && this.#time.moves().length > 0) {
-      await this.step(this.#time.moves()[0]!);
+    while (this.#backendAlive) {
+      const move = this.#time.first();
+      if (move === undefined) break;
+      await this.step(move);
     }
     const rows = [...this.#ledger.accounts].map(
       ({ name, held }) => `the row of ${name} is left: ${JSON.stringify(held)}`,
     );
-    const leaks = leakReport(this.#hypervisor.books()).filter((line) => !line.includes(BACKEND));
+    // A backend that lives is there, and has nothing.
+    const idle = `domain ${this.#backend.domid} (${BACKEND}, running): `;
+    const leaks = leakReport(this.#hypervisor.books()).filter((line) => line !== idle);
     return [...unhappy, ...(this.#backendAlive ? rows : []), ...leaks, ...this.#time.complaints];
   }
 
@@ -165,12 +188,20 @@ export class ExploredWorld implements Disposable {
     const { domid } = domain;
     const port = this.#hypervisor.enter(domid);
     const backend = this.#backend.domid;
-    const guest = await ExploredGuest.start({ name, domain, port, backend, life });
+    const budget = this.#budget();
+    const guest = await ExploredGuest.start({
+      name,
+      domain,
+      port,
+      backend,
+      life,
+      buffersMax: budget.buffers,
+    });
     const { context, account } = openGuest({
       runtime,
-      domain: backendDomain(this.#backend, runtime),
+      domain: backendDomain(this.#backend, runtime, this.#hypervisor.enter(this.#backend.domid)),
       ledger: this.#ledger,
-      budget: DEFAULT_BUDGET,
+      budget,
       domid,
       name,
     });
@@ -186,6 +217,11 @@ export class ExploredWorld implements Disposable {
     await Connection.open({ output: this.#output(), device, scope: connection });
   }
 
+  #budget(): Budget {
+    const { buffersMax: buffers = BUFFERS_MAX } = this.#options;
+    return { ...DEFAULT_BUDGET, buffers, poolPages: buffers };
+  }
+
   #output(): DisplayOutput {
     const { connector: make = (info) => new ChosenConnector(info) } = this.#options;
     return {
@@ -198,25 +234,36 @@ export class ExploredWorld implements Disposable {
   }
 
   #deaths(): Move[] {
+    const { guests, backend, displays = false } = this.#options.deaths;
+    const moves = this.#served.flatMap((served) => this.#endsOf(served, { guests, displays }));
+    if (this.#died || !backend) return moves;
+    return [...moves, { name: 'the backend dies', run: () => this.#killBackend() }];
+  }
+
+  #endsOf(served: Served, may: { readonly guests: boolean; readonly displays: boolean }): Move[] {
+    const { guest, closing } = served;
     const moves: Move[] = [];
-    const { guests, backend } = this.#options.deaths;
-    for (const served of this.#served) {
-      const { guest, scope, closing } = served;
-      if (!this.#died && guests) {
-        moves.push({ name: `${guest.name} dies`, run: () => this.#kill(guest) });
-      }
-      if (!guest.alive && !closing) {
-        const run = () => {
-          served.closing = true;
-          void scope.close();
-        };
-        moves.push({ name: `the backend hears that ${guest.name} is gone`, run });
-      }
+    if (!this.#died && may.guests) {
+      moves.push({ name: `${guest.name} dies`, run: () => this.#kill(guest) });
     }
-    if (!this.#died && backend) {
-      moves.push({ name: 'the backend dies', run: () => this.#killBackend() });
+    if (!this.#died && may.displays) {
+      const run = () => {
+        this.#died = true;
+        this.#close(served);
+      };
+      moves.push({ name: `the display of ${guest.name} is taken away`, run });
+    }
+    if (!guest.alive && !closing) {
+      const run = () => this.#close(served);
+      moves.push({ name: `the backend hears that ${guest.name} is gone`, run });
     }
     return moves;
+  }
+
+  #close(served: Served): void {
+    served.closing = true;
+    served.guest.served = false;
+    void served.scope.close();
   }
 
   #kill(guest: ExploredGuest): void {
@@ -229,6 +276,7 @@ export class ExploredWorld implements Disposable {
   #killBackend(): void {
     this.#died = true;
     this.#backendAlive = false;
+    for (const { guest } of this.#served) guest.served = false;
     this.#time.kill(BACKEND);
     this.#hypervisor.destroy(this.#backend.domid);
   }
@@ -244,15 +292,32 @@ export class ExploredWorld implements Disposable {
     ];
   }
 
-  /** What is mapped of a guest is in its row, and within its budget. */
+  /**
+   * What is mapped of a guest, and lent to it, is in its row; and while no call is under way the row says neither more
+   * than that, nor anything else of its buffers.
+   */
   #wrongAccounts({ domains }: HypervisorBooks): string[] {
-    return this.#served.flatMap(({ guest, account }) => {
-      const domid = guest.domain.domid;
-      const mapped = domains.find((books) => books.domid === domid)?.mappedBy;
-      const pages = mapped?.get(this.#backend.domid) ?? 0;
-      const { held } = account;
-      if (pages <= held.pages && (!this.#time.quiet || pages === held.pages)) return [];
-      return [`${pages} pages of ${guest.name} are mapped, ${held.pages} are in its row`];
+    const loans = [...loansOf(this.#hypervisor, this.#backend.domid).values()];
+    return this.#served.flatMap(({ guest, account: { held, buffers } }) => {
+      const { domid } = guest.domain;
+      const books = domains.find((one) => one.domid === domid);
+      const mapped = books?.mappedBy.get(this.#backend.domid) ?? 0;
+      const lent = loans.filter(({ to }) => to === domid).length;
+      const [all, pool] = [mapped + lent, held.poolPages];
+      const wrong: string[] = [];
+      if (all > held.pages || (this.#time.quiet && all < held.pages)) {
+        wrong.push(
+          `${all} pages are mapped or lent, ${held.pages} are in the row of ${guest.name}`,
+        );
+      }
+      if (lent > pool || (this.#time.quiet && lent < pool)) {
+        wrong.push(`${lent} pages are lent, ${pool} of the pool are in the row of ${guest.name}`);
+      }
+      const named = buffers.reduce((sum, buffer) => sum + lentBy(buffer), 0);
+      if (this.#time.quiet && named !== lent) {
+        wrong.push(`${lent} pages are lent, ${named} by the buffers that ${guest.name} has`);
+      }
+      return wrong;
     });
   }
 
@@ -265,12 +330,17 @@ export class ExploredWorld implements Disposable {
     done.catch(() => {});
     for (;;) {
       await new Promise((resolve) => setImmediate(resolve));
-      const [move] = this.#time.moves();
+      const move = this.#time.first();
       if (settled || move === undefined) break;
       move.run();
     }
     await done;
   }
+}
+
+/** Pages of ours that a buffer stands for. */
+function lentBy({ direction, pages }: HeldBuffer): number {
+  return direction === 'to-guest' ? pages : 0;
 }
 
 function stackOf(error: unknown): string {
@@ -315,10 +385,3 @@ function deviceOf({ runtime, guest, context, fail }: DeviceParts): BackendDevice
     fail,
   };
 }
-
-const NO_STORE = new Proxy({} as StoreConnection, {
-  get(_, name) {
-    if (name === Symbol.asyncDispose) return async () => {};
-    throw new Error(`nobody talks to xenstore in this world: ${String(name)}`);
-  },
-});

@@ -2,7 +2,8 @@
 // check at the end that nothing is left of anything.
 
 import assert from 'node:assert/strict';
-import { GuestDomain, type StoreConnection } from '../../src/hypervisor/guest-domain.ts';
+import { NO_STORE } from '../../sim/no-store.ts';
+import { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { DomainLimits, HostedDomain } from '../../src/hypervisor/hosted-domain.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
 import type { Iommu } from '../../src/hypervisor/iommu.ts';
@@ -32,7 +33,7 @@ export async function onMachine(
   const hypervisor = new Hypervisor({ runtime, machineFrames, dom0Limits, ...allocationFault });
   const enter = ({ domid }: HostedDomain) => {
     const port = hypervisor.enter(domid);
-    return new GuestDomain({ port, runtime, connectStore: () => noStore, iommu });
+    return new GuestDomain({ port, runtime, connectStore: () => NO_STORE, iommu });
   };
   const dom0 = enter(hypervisor.domain(DOM0)!);
   const guest = (name: string, limits?: Partial<DomainLimits>) =>
@@ -50,11 +51,3 @@ export interface MachineOptions {
   readonly iommu?: Iommu;
   readonly fault?: AllocationFault;
 }
-
-/** A domain of these tests has no xenstore: using it is a mistake of the test. */
-const noStore = new Proxy({} as StoreConnection, {
-  get(_, name) {
-    if (name === Symbol.asyncDispose) return async () => {};
-    throw new Error(`no xenstore in this test: ${String(name)}`);
-  },
-});
