@@ -24,10 +24,10 @@ import { distrust } from '../xen/untrusted.ts';
 import { FrontendDevice, type FrontendDriver } from '../xen/xenbus/frontend-device.ts';
 import { parseResolution, parseVersions } from '../xen/xenbus/parse.ts';
 import { patientDomain } from '../zcopy/patient-domain.ts';
+import { CONNECTORS_MAX } from './connector-number.ts';
 import { FrontendConnector } from './frontend-connector.ts';
 import { DIMENSION_MAX } from './geometry.ts';
 import { GuestDisplay } from './guest-display.ts';
-import { CONNECTORS_MAX } from './published.ts';
 
 const VERSION = 1;
 
