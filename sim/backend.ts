@@ -170,6 +170,7 @@ export class Backend {
     host.xenstored.accept({ channel: server, domid: DOM0 });
     const store = new XenstoreClient({ runtime: program, channel: client });
     program.keep({
+      file: true,
       release: async () => {
         await store[Symbol.asyncDispose]();
         return true;

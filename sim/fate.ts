@@ -18,6 +18,7 @@ const BLOWS = {
   'guest-crash': 3,
   'guest-destroy': 3,
   'guest-shutdown': 2,
+  'sharer-kill': 4,
   'backend-kill': 2,
   'backend-restart': 1,
   'viewer-gone': 6,
@@ -60,6 +61,7 @@ export class Fate {
     if (kind === 'backend-kill') backend.kill();
     else if (kind === 'backend-restart') this.#inBackground(this.#restart());
     else if (kind === 'viewer-gone') backend.changeViewers();
+    else if (kind === 'sharer-kill') life?.sharer?.kill();
     else if (life) this.#inBackground(this.#end(kind, life));
   }
 

@@ -42,6 +42,7 @@ export const FAULT_KINDS = [
   'guest-crash',
   'guest-destroy',
   'guest-shutdown',
+  'sharer-kill',
   'backend-kill',
   'backend-restart',
   'viewer-gone',

@@ -27,6 +27,9 @@ const SIZES = [
   { width: 64, height: 32 },
 ] as const;
 
+/** Worlds in which guests share with each other: one in so many. */
+const SHARING_ONE_IN = 3;
+
 export interface GuestPlan {
   readonly name: string;
   readonly honest: boolean;
@@ -34,6 +37,8 @@ export interface GuestPlan {
   readonly beAlloc: boolean;
   /** Whether it has a keyboard. */
   readonly keyboard: boolean;
+  /** Whether a program of it shares with those of others. */
+  readonly shares: boolean;
 }
 
 export interface Plan {
@@ -50,12 +55,14 @@ export function planOf(seed: number): Plan {
   const random = streamOf(seed, 'plan');
   const honest = between(random, 1, 3);
   const hostile = between(random, happens(random, 4) ? 0 : 1, 2);
+  const sharing = happens(streamOf(seed, 'sharing'), SHARING_ONE_IN);
   const guest = (name: string, isHonest: boolean): GuestPlan => ({
     name,
     honest: isHonest,
     connectors: Array.from({ length: between(random, 1, 2) }, () => oneOf(random, SIZES)),
     beAlloc: happens(random, 3),
     keyboard: !happens(random, 4),
+    shares: sharing,
   });
   return {
     guests: [

@@ -30,6 +30,7 @@ export class HostileGuest implements GuestLife {
   readonly honest = false;
   readonly frames = 0;
   readonly keysDown = 0;
+  readonly sharer = undefined;
   readonly guest: Guest;
   readonly #world: Surroundings;
   readonly #random: Random;
