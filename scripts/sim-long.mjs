@@ -17,7 +17,7 @@ const TWO_GUESTS = {
   statesMax: 100_000,
 };
 /** The folders of src/ whose branches are counted. */
-const COVERED = ['display', 'xen/xenbus', 'input', 'zcopy'];
+const COVERED = ['display', 'xen/xenbus', 'input', 'zcopy', 'share'];
 
 const { values } = parseArgs({
   options: {

@@ -79,7 +79,7 @@ export class Population {
     if (!this.#world.runs(guest.domid)) return void (await guest.gone);
     const life = honest
       ? new HonestGuest(this.#world, { guest, keyboard, shares })
-      : new HostileGuest(this.#world, { guest, connectors: connectors.length });
+      : new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
     this.#lives.set(guest.domid, life);
     life.start();
     await guest.gone;

@@ -10,7 +10,6 @@ import type { Faults } from './faults.ts';
 import type { Findings } from './findings.ts';
 import type { HypervisorOracle } from './hypervisor-oracle.ts';
 import type { RingOracle } from './ring-oracle.ts';
-import type { Sharer } from './sharing/sharer.ts';
 import type { Trace } from './trace.ts';
 
 export interface Surroundings {
@@ -24,8 +23,8 @@ export interface Surroundings {
   readonly oracle: HypervisorOracle;
   /** The rings of frontends that keep the rules. */
   readonly rings: Set<RingOracle>;
-  /** Programs that share, by their domains. */
-  readonly sharers: Map<DomId, Sharer>;
+  /** Domains that share with each other. */
+  readonly sharers: Set<DomId>;
   /** What a program that shares gets for its domain; a test makes it defective here. */
   readonly throughSharing: (domain: Domain) => Domain;
   /** Whether an act of somebody's is to be left out, by its name. */

@@ -27,7 +27,6 @@ import type { SimOutput } from './output.ts';
 import { BUDGET, MACHINE_FRAMES, type Plan, planOf } from './plan.ts';
 import { Population } from './population.ts';
 import type { RingOracle } from './ring-oracle.ts';
-import type { Sharer } from './sharing/sharer.ts';
 import type { Surroundings } from './surroundings.ts';
 import { Trace } from './trace.ts';
 
@@ -130,7 +129,7 @@ export class World {
       findings,
       oracle,
       rings: new Set<RingOracle>(),
-      sharers: new Map<DomId, Sharer>(),
+      sharers: new Set<DomId>(),
       throughSharing: defects.sharing ?? ((domain) => domain),
       omits: (act) => {
         acts.add(act);

@@ -9,6 +9,8 @@ import { between, happens, oneOf } from '../chance.ts';
 import { fillWith, shareMark, slotBytes } from './marks.ts';
 import type { Sharing } from './sharer.ts';
 
+/** Shares that one partner has, at most. */
+const SHARES_MAX = 2;
 const SLOTS = [1, 3] as const;
 const FRAMES = [1, 12] as const;
 /** A partner is waited for so long at most, in milliseconds. */
@@ -23,8 +25,14 @@ const DISCARD_ONE_IN = 8;
 const LATE_ONE_IN = 4;
 const LATE_MS = [1, 100] as const;
 
-/** One share, from its offer to its withdrawal. @throws ShareError, SysError, GrantMapError */
+/** One share, from its offer to its withdrawal; none for a partner that has not given back what it had. */
 export async function exportTo(sharing: Sharing, exporter: Exporter, to: DomId): Promise<void> {
+  if (exporter.shares.filter((share) => share.to === to).length >= SHARES_MAX) return;
+  await offer(sharing, exporter, to).catch((error: unknown) => sharing.judge(error, to));
+}
+
+/** @throws ShareError, SysError, GrantMapError */
+async function offer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<void> {
   const { random } = sharing;
   const buffer = happens(random, BUFFER_ONE_IN);
   const share = buffer
@@ -70,5 +78,5 @@ async function sendFrame({ random, domain, sent }: Sharing, share: ExportedShare
   fillWith(frame.bytes, shareMark(domain.domid, producer.published + 1));
   if (happens(random, DISCARD_ONE_IN)) return frame.discard();
   const fence = frame.publish();
-  void fence.done.then((fate) => fate === 'consumed' && sent());
+  void fence.done.then((fate) => fate === 'consumed' && sent(share.to));
 }

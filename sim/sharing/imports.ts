@@ -33,10 +33,13 @@ export async function importFrom(sharing: Sharing): Promise<void> {
   let closing: Promise<void> | undefined;
   program.after(between(random, ...LISTENING_MS), () => {
     closing = importer.close();
-    closing.catch(judge);
+    closing.catch((error: unknown) => judge(error));
   });
   for await (const { type, share } of importer.events()) {
-    if (type === 'offered') take(sharing, importer, share).catch(judge);
+    if (type === 'offered') {
+      const failed = (error: unknown) => judge(error, share.exporter);
+      take(sharing, importer, share).catch(failed);
+    }
   }
   await closing;
 }
@@ -60,7 +63,7 @@ async function keepBuffer(
   offered: OfferedShare,
 ): Promise<void> {
   look(sharing, { share, offered, bytes: share.bytes, number: 0 });
-  sharing.received();
+  sharing.received(offered.exporter);
   await sleep(sharing.program, between(sharing.random, ...KEPT_MS));
 }
 
@@ -90,7 +93,7 @@ async function hold(
   const { bytes, sequence: number } = frame;
   world.trace.note('frame taken', offered.exporter, number);
   look(sharing, { share, offered, bytes, number });
-  received();
+  received(offered.exporter);
   if (!happens(random, HOLD_ONE_IN)) return;
   await sleep(program, between(random, ...HELD_MS));
   look(sharing, { share, offered, bytes, number });

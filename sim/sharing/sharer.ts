@@ -5,7 +5,7 @@
 // all that it held is given back by its kernel.
 
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
-import { messageOf, SysError } from '../../src/runtime/errors.ts';
+import { messageOf, ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import type { Random } from '../../src/runtime/random.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { Exporter } from '../../src/share/exporter.ts';
@@ -25,6 +25,9 @@ import { importFrom } from './imports.ts';
 const DOWN_MS = [1, 1000] as const;
 const PAUSE_MS = [1, 200] as const;
 
+/** Shares that a program exports at a time: one partner that lets it wait does not hold up the others. */
+const EXPORTS = 2;
+
 /** What a partner that keeps the rules never gives a reason for. */
 const NEVER: readonly ShareErrorReason[] = [
   'malformed',
@@ -43,10 +46,10 @@ export interface Sharing {
   /** Domains that share, but for its own. */
   peers(): DomId[];
   /** One that keeps the rules has taken a frame of ours, or we one of its. */
-  sent(): void;
-  received(): void;
+  sent(to: DomId): void;
+  received(from: DomId): void;
   /** Failures of the system and of the partner are met with patience; anything else is a defect of somebody's. */
-  judge(error: unknown): void;
+  judge(error: unknown, partner?: DomId): void;
 }
 
 export class Sharer {
@@ -79,7 +82,7 @@ export class Sharer {
   start(): void {
     if (this.#kernel.stopped.aborted) return;
     this.#kernel.stopped.addEventListener('abort', () => this.end(), { once: true });
-    this.#world.sharers.set(this.domid, this);
+    this.#world.sharers.add(this.domid);
     this.#begin();
   }
 
@@ -117,24 +120,25 @@ export class Sharer {
       program,
       domain,
       random,
-      peers: () => [...this.#world.sharers.keys()].filter((domid) => domid !== this.domid),
-      sent: () => {
-        this.#sent += 1;
+      peers: () => [...this.#world.sharers].filter((domid) => domid !== this.domid),
+      sent: (to) => {
+        if (this.#world.keepsRules(to)) this.#sent += 1;
       },
-      received: () => {
-        this.#received += 1;
+      received: (from) => {
+        if (this.#world.keepsRules(from)) this.#received += 1;
       },
-      judge: (error) => this.#judge(error),
+      judge: (error, partner) => this.#judge(error, partner),
     };
     const own = name.replaceAll(' ', '-');
     const identity = { own, isAlive: (other: string) => other === own };
     const exporter = new Exporter({ runtime: program, domain, program: identity });
     const again = (work: () => Promise<void>) => void this.#repeat(sharing, work);
     let turn = 0;
-    again(async () => {
+    const next = async () => {
       const peers = sharing.peers();
       if (peers.length > 0) await exportTo(sharing, exporter, peers[turn++ % peers.length]!);
-    });
+    };
+    for (let loop = 0; loop < EXPORTS; loop++) again(next);
     again(() => importFrom(sharing));
   }
 
@@ -155,19 +159,22 @@ export class Sharer {
   /** Does it again and again, for as long as the program lives. */
   async #repeat({ program, random }: Sharing, work: () => Promise<void>): Promise<never> {
     for (;;) {
-      await work().catch((error: unknown) => this.#judge(error));
+      await work().catch((error: unknown) => this.#judge(error, undefined));
       await sleep(program, between(random, ...PAUSE_MS));
     }
   }
 
-  #judge(error: unknown): void {
+  #judge(error: unknown, partner: DomId | undefined): void {
     if (error instanceof AggregateError) {
-      for (const each of error.errors) this.#judge(each);
+      for (const each of error.errors) this.#judge(each, partner);
       return;
     }
     const system = error instanceof SysError || error instanceof GrantMapError;
-    const partner = error instanceof ShareError && !NEVER.includes(error.reason);
-    this.#world.findings.hold(system || partner, 'defect', () => {
+    const liar = partner !== undefined && !this.#world.keepsRules(partner);
+    const known = liar
+      ? error instanceof ShareError || error instanceof ProtocolViolation
+      : error instanceof ShareError && !NEVER.includes(error.reason);
+    this.#world.findings.hold(system || known, 'defect', () => {
       return `the sharing program of domain ${this.domid}: ${messageOf(error)}`;
     });
   }

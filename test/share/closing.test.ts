@@ -3,11 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RawExporter } from '../../sim/guests/raw-ends.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { Importer } from '../../src/share/importer.ts';
 import { DEFAULT_RULE } from '../../src/share/policy.ts';
 import type { Domain } from '../../src/xen/domain.ts';
-import { RawExporter } from './raw-ends.ts';
 import { shareError, sharing } from './world.ts';
 
 /** More steps than an opening takes. */
