@@ -10,13 +10,12 @@ import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
 import type { Domain } from '../src/xen/domain.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
-import { bytePipe } from '../src/xen/pipe.ts';
-import { XenstoreClient } from '../src/xen/xenstore-client.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
 import { keyCodes } from './guests/honest.ts';
 import { SimOutput } from './output.ts';
 import { Program } from './program.ts';
 import { programDomain } from './program-domain.ts';
+import { connectStore } from './store-connection.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** Time that a killed daemon is gone, in milliseconds. */
@@ -26,6 +25,8 @@ const DRAWN_AFTER_MS = [1, 10] as const;
 const SLOW_DRAWN_AFTER_MS = [50, 2000] as const;
 /** Time between two things that the person does, in milliseconds. */
 const TYPING_MS = [5, 400] as const;
+/** A daemon that lost xenstored is closed by then: outputs and readers have their own bounds, hypercalls may be slow. */
+const CLOSING_MS = 60_000;
 const VIEWERS_MAX = 4;
 /** The person points into a square of so many pixels. */
 const POINTED_AT = 100;
@@ -45,6 +46,8 @@ interface Life {
   readonly viewers: Set<ScreenViewer>;
   daemon: Daemon | undefined;
   output: SimOutput | undefined;
+  /** Breaks its connection to xenstored. */
+  sever: () => void;
 }
 
 export class Backend {
@@ -99,7 +102,13 @@ export class Backend {
     this.#lives += 1;
     const random = streamOf(world.seed, `daemon ${this.#lives}`);
     const program = new Program({ runtime: world.runtime, random, log: world.runtime.log });
-    const life: Life = { program, viewers: new Set(), daemon: undefined, output: undefined };
+    const life: Life = {
+      program,
+      viewers: new Set(),
+      daemon: undefined,
+      output: undefined,
+      sever: () => {},
+    };
     this.#life = life;
     this.#run(life).catch((error: unknown) => {
       world.findings.hold(error instanceof SysError, 'defect', () => {
@@ -118,6 +127,11 @@ export class Backend {
     runtime.after(between(this.#random, ...DOWN_MS), () => {
       if (!this.#life && !this.#closed) this.start();
     });
+  }
+
+  /** The daemon's connection to xenstored breaks. */
+  loseStore(): void {
+    this.#life?.sever();
   }
 
   /** Ends the daemon in good order, and for good. */
@@ -155,6 +169,21 @@ export class Backend {
     for (const domid of domids) this.#life?.daemon?.input(domid)?.releaseAll();
   }
 
+  /** As `serve` does: the daemon gives back everything, in its time, and ends; its init system starts it again. */
+  async #storeLost(life: Life): Promise<void> {
+    const { runtime, findings } = this.#options.world;
+    if (this.#life !== life) return;
+    if (!life.daemon) return this.kill();
+    let closed = false;
+    runtime.after(CLOSING_MS, () => {
+      const detail = () => `the daemon is not closed ${CLOSING_MS} ms after it lost xenstored`;
+      findings.hold(closed || !life.program.alive, 'left-behind', detail);
+    });
+    await life.daemon[Symbol.asyncDispose]();
+    closed = true;
+    if (this.#life === life) this.kill();
+  }
+
   /** What the kernel still has of a daemon that is gone, it gives back. */
   #bury(life: Life): void {
     if (this.#life === life) this.#life = undefined;
@@ -166,16 +195,9 @@ export class Backend {
     const { world, importsBuffers, refreshHz, through, throughOutput } = this.#options;
     const { runtime, host, faults, findings, trace, budget } = world;
     const { program } = life;
-    const [client, server] = bytePipe(runtime);
-    host.xenstored.accept({ channel: server, domid: DOM0 });
-    const store = new XenstoreClient({ runtime: program, channel: client });
-    program.keep({
-      file: true,
-      release: async () => {
-        await store[Symbol.asyncDispose]();
-        return true;
-      },
-    });
+    const { store, sever } = connectStore(world, { program, domid: DOM0 });
+    life.sever = sever;
+    void store.closed.then((lost) => lost && this.#storeLost(life));
     const own = programDomain({ runtime, program, domain: host.dom0, store, faults, trace });
     life.daemon = await Daemon.start({
       runtime: program,

@@ -27,6 +27,10 @@ export const FAULT_KINDS = [
   'notification-spurious',
   /** A transaction has to be done again (EAGAIN). */
   'store-conflict',
+  /** Xenstored refuses a request: it has no memory, or a quota is used up. */
+  'store-refused',
+  /** A program's connection to xenstored breaks. */
+  'xenstore-lost',
   'watch-spurious',
   /** An output completes a flip late. */
   'flip-late',

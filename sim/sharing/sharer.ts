@@ -12,11 +12,10 @@ import { Exporter } from '../../src/share/exporter.ts';
 import { ShareError, type ShareErrorReason } from '../../src/share/share-error.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
-import { bytePipe } from '../../src/xen/pipe.ts';
-import { XenstoreClient } from '../../src/xen/xenstore-client.ts';
 import { between, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
+import { connectStore } from '../store-connection.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { exportTo } from './exports.ts';
 import { importFrom } from './imports.ts';
@@ -58,6 +57,7 @@ export class Sharer {
   /** The domain's kernel. */
   readonly #kernel: GuestDomain;
   #program: Program | undefined;
+  #sever: () => void = () => {};
   #programs = 0;
   #sent = 0;
   #received = 0;
@@ -98,6 +98,11 @@ export class Sharer {
     });
   }
 
+  /** Xenstored is lost to the program, which ends when it hears of that. */
+  loseStore(): void {
+    this.#sever();
+  }
+
   /** Its domain is over. */
   end(): void {
     this.#over = true;
@@ -112,7 +117,10 @@ export class Sharer {
     const random = streamOf(seed, name);
     const program = new Program({ runtime, random, log: runtime.log });
     this.#program = program;
-    const store = this.#connect(program);
+    const { store, sever } = connectStore(this.#world, { program, domid: this.domid });
+    this.#sever = sever;
+    // Without xenstore a program that shares ends, as `xen-zcopy share` does.
+    void store.closed.then(() => this.#program === program && this.kill());
     const parts = { runtime, program, domain: this.#kernel, store, faults, trace };
     const domain = this.#world.throughSharing(programDomain(parts));
     const sharing: Sharing = {
@@ -140,20 +148,6 @@ export class Sharer {
     };
     for (let loop = 0; loop < EXPORTS; loop++) again(next);
     again(() => importFrom(sharing));
-  }
-
-  /** A connection of the program's own, which its kernel closes. */
-  #connect(program: Program): XenstoreClient {
-    const { host, runtime } = this.#world;
-    const [client, server] = bytePipe(runtime);
-    host.xenstored.accept({ channel: server, domid: this.domid });
-    const store = new XenstoreClient({ runtime: program, channel: client });
-    const release = async () => {
-      await store[Symbol.asyncDispose]();
-      return true;
-    };
-    program.keep({ file: true, release });
-    return store;
   }
 
   /** Does it again and again, for as long as the program lives. */
