@@ -12,7 +12,7 @@ import type { Domain } from '../src/xen/domain.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
 import { keyCodes } from './guests/honest.ts';
-import { SimOutput } from './output.ts';
+import { type OutputMemory, SimOutput } from './output.ts';
 import { Program } from './program.ts';
 import { programDomain } from './program-domain.ts';
 import { connectStore } from './store-connection.ts';
@@ -31,9 +31,27 @@ const VIEWERS_MAX = 4;
 /** The person points into a square of so many pixels. */
 const POINTED_AT = 100;
 
+/** Many events at once, and what is none, come once in so many times. */
+const HASTE_ONE_IN = 20;
+const HASTY_EVENTS = 300;
+const NONSENSE_ONE_IN = 20;
+
+/** Nothing of this may reach a guest. */
+function nonsense(input: GuestInput): void {
+  input.key(0, true);
+  input.key(0x300, true);
+  input.key(1.5, true);
+  input.motion(Number.NaN, 0);
+  input.position(0, Number.POSITIVE_INFINITY);
+  input.wheel(Number.NaN);
+  for (const contact of [-1, 1.5, 256]) input.touch({ contact, phase: 'down', x: 0, y: 0 });
+}
+
 export interface BackendOptions {
   readonly world: Surroundings;
   readonly importsBuffers: boolean;
+  /** Memory that the output makes for guests' buffers. */
+  readonly outputMemory: OutputMemory;
   readonly refreshHz: number;
   /** What the daemon gets for its domain; a test makes it defective here. */
   readonly through: (domain: Domain) => Domain;
@@ -184,6 +202,10 @@ export class Backend {
     if (this.#life === life) this.kill();
   }
 
+  #defect(error: unknown): void {
+    this.#options.world.findings.hold(false, 'defect', () => `the daemon: ${messageOf(error)}`);
+  }
+
   /** What the kernel still has of a daemon that is gone, it gives back. */
   #bury(life: Life): void {
     if (this.#life === life) this.#life = undefined;
@@ -192,12 +214,15 @@ export class Backend {
   }
 
   async #run(life: Life): Promise<void> {
-    const { world, importsBuffers, refreshHz, through, throughOutput } = this.#options;
+    const { world, importsBuffers, outputMemory, refreshHz, through, throughOutput } =
+      this.#options;
     const { runtime, host, faults, findings, trace, budget } = world;
     const { program } = life;
     const { store, sever } = connectStore(world, { program, domid: DOM0 });
     life.sever = sever;
-    void store.closed.then((lost) => lost && this.#storeLost(life));
+    void store.closed.then((lost) => {
+      if (lost) this.#storeLost(life).catch((error: unknown) => this.#defect(error));
+    });
     const own = programDomain({ runtime, program, domain: host.dom0, store, faults, trace });
     life.daemon = await Daemon.start({
       runtime: program,
@@ -206,7 +231,15 @@ export class Backend {
       refreshHz,
       hostPaths: {},
       output: (options) => {
-        life.output = throughOutput(new SimOutput(options, { faults, findings, importsBuffers }));
+        life.output = throughOutput(
+          new SimOutput(options, {
+            faults,
+            findings,
+            importsBuffers,
+            outputMemory,
+            memory: own.memory,
+          }),
+        );
         return life.output;
       },
     });
@@ -225,9 +258,16 @@ export class Backend {
       const input = daemon!.input(domid as DomId);
       const { first, count } = keyCodes(domid);
       input?.key(first + this.#random.below(count), happens(this.#random, 2));
-      if (input) this.#point(input);
+      if (input) this.#use(input);
       if (happens(this.#random, 8)) input?.releaseAll();
     }
+  }
+
+  /** One thing, many of them at once, or what no person and no device could mean. */
+  #use(input: GuestInput): void {
+    if (happens(this.#random, NONSENSE_ONE_IN)) nonsense(input);
+    const times = happens(this.#random, HASTE_ONE_IN) ? HASTY_EVENTS : 1;
+    for (let left = times; left > 0; left--) this.#point(input);
   }
 
   /** Something that is done with a pointer or a finger, now and then. */

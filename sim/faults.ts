@@ -36,7 +36,7 @@ export const FAULT_KINDS = [
   'flip-late',
   /** An output goes on reading a picture that is taken away. */
   'reader-slow',
-  /** An output cannot be connected. */
+  /** An output cannot be connected, or has no memory for a buffer, or none that fits. */
   'output-refused',
   /** An output that is being closed does not come to an end in time. */
   'output-stuck',

@@ -81,8 +81,9 @@ export class World {
     this.#world = world;
     const same = <T>(it: T) => it;
     const { domain: through = same, output: throughOutput = same } = defects;
-    const { importsBuffers, refreshHz, fateEveryMs: everyMs } = plan;
-    this.#backend = new Backend({ world, importsBuffers, refreshHz, through, throughOutput });
+    const { importsBuffers, outputMemory, refreshHz, fateEveryMs: everyMs } = plan;
+    const how = { importsBuffers, outputMemory, refreshHz };
+    this.#backend = new Backend({ world, ...how, through, throughOutput });
     const { hypervisor } = world.host;
     const { oracle, budget, findings } = world;
     this.#ledger = new LedgerOracle({ hypervisor, oracle, budget, findings });

@@ -61,7 +61,7 @@ export class HostileGuest implements GuestLife {
     this.#program = new Program({ runtime, random, log: silentLogger() });
     this.#domain = world.host.enter(guest, this.#program);
     this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors });
-    this.#keyboard = new RawKeyboard();
+    this.#keyboard = new RawKeyboard(this.#random);
   }
 
   start(): void {
@@ -144,13 +144,25 @@ export class HostileGuest implements GuestLife {
 class RawKeyboard implements FrontendDriver {
   readonly type = 'vkbd';
   open: { page: SharedPages; channel: EventChannel } | undefined;
+  readonly #random: Random;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
 
   async publish({ domain, backendDomid: domid }: FrontendDevice, scope: Scope) {
     const page = scope.own(await domain.grants.share({ domid, pages: 1, writable: true }));
     const request = { remote: domid, handler: () => {} };
     const channel = scope.own(await domain.events.allocUnbound(request));
     this.open = { page, channel };
-    return { 'page-gref': `${page.refs[0]}`, 'event-channel': `${channel.port}` };
+    const wish = () => (happens(this.#random, 2) ? '1' : '0');
+    return {
+      'page-gref': `${page.refs[0]}`,
+      'event-channel': `${channel.port}`,
+      'request-abs-pointer': wish(),
+      'request-raw-pointer': wish(),
+      'request-multi-touch': wish(),
+    };
   }
 
   onConnected(): void {}
