@@ -49,6 +49,7 @@ export abstract class PaintingGuest {
   readonly down = new Set<number>();
   readonly pressed: number[] = [];
   protected readonly ownFailures: unknown[] = [];
+  #stopped = false;
 
   constructor({ runtime, domain, beAlloc }: GuestParts) {
     this.runtime = runtime;
@@ -57,6 +58,11 @@ export abstract class PaintingGuest {
   }
 
   abstract start(): Promise<void>;
+
+  /** Its domain is over, and so are its programs. */
+  stop(): void {
+    this.#stopped = true;
+  }
 
   /** What went wrong for good, and would be mended by a reboot alone: nothing, whatever the daemon does. */
   get failures(): readonly unknown[] {
@@ -79,7 +85,7 @@ export abstract class PaintingGuest {
 
   /** Paints until the display is over. What the daemon refuses is asked for again. */
   protected async paint(display: GuestDisplay, isOver: () => boolean): Promise<void> {
-    while (!isOver()) {
+    while (!isOver() && !this.#stopped) {
       try {
         await this.#round(display);
       } catch (error) {

@@ -50,7 +50,7 @@ const LOG_ERROR = 50;
 const runtime = systemRuntime();
 
 /** A host whose domain 0 has a kernel and xenstored, and programs to come; with guests that do not mind. */
-class ProcessWorld {
+class ProcessWorld implements AsyncDisposable {
   readonly host: XenHost;
   readonly kernel: Dom0Kernel;
   readonly guests: { readonly guest: Guest; readonly painter: PaintingGuest }[] = [];
@@ -59,6 +59,7 @@ class ProcessWorld {
   /** Port 0 until the first daemon has chosen one. */
   listen = '127.0.0.1:0';
   readonly directory = mkdtempSync(join(tmpdir(), 'xen-zcopy-killed-'));
+  readonly #daemons: ServiceProcess[] = [];
   readonly #free: number;
   /** What domain 0 maps and binds without a daemon: xenstored's. */
   #idle: ReturnType<ProcessWorld['inUse']>;
@@ -98,12 +99,14 @@ class ProcessWorld {
 
   start(): ServiceProcess {
     const life = this.said.push('') - 1;
-    return new ServiceProcess([program, this.directory, this.listen], {
+    const daemon = new ServiceProcess([program, this.directory, this.listen], {
       environment: { XEN_ZCOPY_TOKEN: TOKEN },
       onStderr: (text) => {
         this.said[life] += text;
       },
     });
+    this.#daemons.push(daemon);
+    return daemon;
   }
 
   inUse() {
@@ -151,11 +154,17 @@ class ProcessWorld {
   }
 
   /** The guests are gone, and so are the daemons: nothing may be left of any. */
-  async close(): Promise<void> {
+  async empty(): Promise<void> {
     const clean = () =>
       this.kernel.programs === 0 && leakReport(this.host.hypervisor.books()).length === 0;
     await eventually(clean, 'everything of the dead is back');
     assert.equal(this.host.hypervisor.memory.freeFrames, this.#free);
+  }
+
+  /** Ends whoever is left, which in a test that passes is nobody. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#daemons.map((daemon) => daemon.kill('SIGKILL')));
+    for (const { painter } of this.guests) painter.stop();
     await this.loseXenstored();
     await this.#door![Symbol.asyncDispose]();
     await this.host[Symbol.asyncDispose]();
@@ -167,7 +176,7 @@ test(`killed ${LIVES} times at random instants, the daemon is there again each t
   const seed = randomInt(2 ** 32);
   t.diagnostic(`seed ${seed}`);
   const random = new SeededRandom(seed);
-  const world = await ProcessWorld.open(['ours', 'linux']);
+  await using world = await ProcessWorld.open(['ours', 'linux']);
   for (let life = 0; life < LIVES; life++) {
     const daemon = world.start();
     if (life % 2 === 1) {
@@ -193,11 +202,11 @@ test(`killed ${LIVES} times at random instants, the daemon is there again each t
   await eventually(async () => (await last.status()).guests.length === 0, 'both are forgotten');
   assert.equal(await last.stop(), 0, 'it ends in order when it is told');
   assert.deepEqual(world.alarms, []);
-  await world.close();
+  await world.empty();
 });
 
 test('when xenstored is lost, the daemon says so in one line and ends with 1, for its supervisor to know', async () => {
-  const world = await ProcessWorld.open([]);
+  await using world = await ProcessWorld.open([]);
   const daemon = await world.start().started();
   await world.loseXenstored();
   assert.deepEqual(await daemon.exited, { code: 1, signal: null });
@@ -206,11 +215,11 @@ test('when xenstored is lost, the daemon says so in one line and ends with 1, fo
     'xen-zcopy: the connection to xenstored is lost, without which no guest can be served: ' +
       'send failed with ECONNRESET; once xenstored is there again, start xen-zcopy again',
   ]);
-  await world.close();
+  await world.empty();
 });
 
 test('a second daemon of the domain says so in one line, ends with 1, and no guest notices', async () => {
-  const world = await ProcessWorld.open(['ours']);
+  await using world = await ProcessWorld.open(['ours']);
   const first = await world.start().started();
   await world.served(first, FIRST_KEY);
   const [{ guest, painter }] = world.guests as [ProcessWorld['guests'][number]];
@@ -227,11 +236,11 @@ test('a second daemon of the domain says so in one line, ends with 1, and no gue
   assert((await connections()) > flips, 'over the connection that it had');
   await guest.destroy();
   assert.equal(await first.stop(), 0);
-  await world.close();
+  await world.empty();
 });
 
 test('a port that is taken is told in one line, with exit code 1', async () => {
-  const world = await ProcessWorld.open([]);
+  await using world = await ProcessWorld.open([]);
   const taken = createServer();
   await once(taken.listen(0, '127.0.0.1'), 'listening');
   const { port } = taken.address() as AddressInfo;
@@ -242,5 +251,5 @@ test('a port that is taken is told in one line, with exit code 1', async () => {
       'choose another address with --listen HOST:PORT (port 0 picks a free one)\n',
   ]);
   taken.close();
-  await world.close();
+  await world.empty();
 });
