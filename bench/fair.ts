@@ -4,8 +4,8 @@
 // daemon; so it has the lowest priority, and keeps it as busy in the rounds without a flood, by counting. (`idle` says
 // what that alone does, by rounds in which it does nothing.)
 //
-// Rounds with and without the flood take turns, so that what else the machine does meets both; each figure is the
-// median of its rounds.
+// Rounds with and without the flood take turns, so that what else the machine does meets both; each figure is a
+// percentile of the flips of all its rounds together.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -126,26 +126,25 @@ async function measureFlood(
   name: string,
   order: FlooderOrder,
 ): Promise<Record<string, number>> {
-  const quiet: Percentiles[] = [];
-  const flooded: Percentiles[] = [];
+  const quietMs: number[] = [];
+  const floodedMs: number[] = [];
   const before = await countsOf(bench);
   for (let round = 0; round < ROUNDS; round++) {
     bench.flooder.send(COUNTING);
     await sleep(runtime, DRAIN_MS);
-    quiet.push(await measureRound(bench));
+    quietMs.push(...(await measureRound(bench)));
     bench.flooder.send(order);
     await sleep(runtime, BEGIN_MS);
-    flooded.push(await measureRound(bench));
+    floodedMs.push(...(await measureRound(bench)));
   }
   const after = await countsOf(bench);
-  const middle = (rounds: Percentiles[], key: keyof Percentiles) =>
-    median(rounds.map((percentiles) => percentiles[key]));
+  const [quiet, flooded] = [percentilesOf(quietMs), percentilesOf(floodedMs)];
   const figures: Record<string, number> = {};
   for (const key of ['p50', 'p99'] as const) {
-    figures[`${name}_without_${key}_ms`] = middle(quiet, key);
-    figures[`${name}_${key}_ms`] = middle(flooded, key);
+    figures[`${name}_without_${key}_ms`] = quiet[key];
+    figures[`${name}_${key}_ms`] = flooded[key];
   }
-  figures[`${name}_p99_ratio`] = middle(flooded, 'p99') / middle(quiet, 'p99');
+  figures[`${name}_p99_ratio`] = flooded.p99 / quiet.p99;
   figures[`${name}_refused`] = after.refused - before.refused;
   figures[`${name}_throttled`] = after.throttled - before.throttled;
   return figures;
@@ -157,7 +156,7 @@ interface Percentiles {
 }
 
 /** Flips at sixty a second for a while. @returns how long they took, in milliseconds */
-async function measureRound({ display, framebuffers }: Bench): Promise<Percentiles> {
+async function measureRound({ display, framebuffers }: Bench): Promise<number[]> {
   const timesMs: number[] = [];
   const beginMs = runtime.nowMs();
   for (let count = 0; count * PERIOD_MS < ROUND_MS; count++) {
@@ -166,8 +165,12 @@ async function measureRound({ display, framebuffers }: Bench): Promise<Percentil
     await display.flipped(0, framebuffers[(count + 1) % 2]!);
     timesMs.push(runtime.nowMs() - startMs);
   }
-  timesMs.sort((a, b) => a - b);
-  const at = (share: number) => timesMs[Math.floor(share * (timesMs.length - 1))]!;
+  return timesMs;
+}
+
+function percentilesOf(timesMs: readonly number[]): Percentiles {
+  const sorted = [...timesMs].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]!;
   return { p50: at(0.5), p99: at(0.99) };
 }
 
@@ -182,8 +185,4 @@ async function countsOf({ host }: Bench): Promise<{ refused: number; throttled: 
 
 function sum(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((total, count) => total + count, 0);
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }

@@ -29,7 +29,9 @@ export interface GuestConfig {
   readonly memoryMib?: number;
   /** No PV display when empty or left out. */
   readonly connectors?: readonly Connector[];
-  /** Whether the backend allocates the display's buffers. */
+  /** Those of each further PV display: Linux makes a card of its own of each. */
+  readonly furtherDisplays?: readonly (readonly Connector[])[];
+  /** Whether the backend allocates the displays' buffers. */
   readonly backendAllocates?: boolean;
   readonly keyboard?: Keyboard;
   /** Draws the text console with its shell on the first connector. */
@@ -59,10 +61,14 @@ const POLL_INTERVAL_MS = 250;
 /** Booting under emulation takes ten seconds when the machine is idle, and longer beside others. */
 const BOOT_TIMEOUT_MS = 180_000;
 
-function vdispl({ connectors = [], backendAllocates = false }: GuestConfig): string[] {
+function vdispl(config: GuestConfig): string[] {
+  const { connectors = [], furtherDisplays = [], backendAllocates = false } = config;
   if (connectors.length === 0) return [];
-  const list = connectors.map(({ id, width, height }) => `${id}:${width}x${height}`).join(';');
-  return [`vdispl=["backend=0,be-alloc=${backendAllocates ? 1 : 0},connectors=${list}"]`];
+  const displays = [connectors, ...furtherDisplays].map((own) => {
+    const list = own.map(({ id, width, height }) => `${id}:${width}x${height}`).join(';');
+    return `"backend=0,be-alloc=${backendAllocates ? 1 : 0},connectors=${list}"`;
+  });
+  return [`vdispl=[${displays.join(',')}]`];
 }
 
 function vkb({ keyboard }: GuestConfig): string[] {

@@ -1,8 +1,12 @@
 // `npm run sim:long`: worlds of fresh seeds until the time is over (`--minutes N`, 10 unless told otherwise), one line
-// each; or, with `--explore`, every course of two guests' buffers (minutes). Ends with 1 at the first violation, after shrinking it.
+// each; with `--coverage`, and then the branches that no world reached of what the simulation is about; or, with
+// `--explore`, every course of two guests' buffers (minutes). Ends with 1 at the first violation, after shrinking it.
 import { randomInt } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { explore, shrinkRun, simulate } from '../dist/sim/index.js';
+import { runCovered } from './coverage.mjs';
 
 const STEPS = 200_000;
 const WHOLE = ['create', 'attach', 'show', 'flip', 'destroy'];
@@ -12,15 +16,29 @@ const TWO_GUESTS = {
   deaths: { guests: true, backend: true },
   statesMax: 100_000,
 };
+/** The folders of src/ whose branches are counted. */
+const COVERED = ['display', 'xen/xenbus', 'input', 'zcopy', 'share'];
 
 const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: '10' },
+    coverage: { type: 'boolean', default: false },
     explore: { type: 'boolean', default: false },
   },
 });
-const status = values.explore ? await exploreAll() : await runFor(Number(values.minutes) * 60_000);
-process.exit(status);
+process.exit(await main());
+
+function main() {
+  if (values.explore) return exploreAll();
+  if (!values.coverage) return runFor(Number(values.minutes) * 60_000);
+  const self = fileURLToPath(import.meta.url);
+  return runCovered([self, '--minutes', values.minutes], () => COVERED.flatMap(filesOf));
+}
+
+function filesOf(folder) {
+  const path = fileURLToPath(new URL(`../src/${folder}`, import.meta.url));
+  return readdirSync(path).map((name) => `${folder}/${name}`);
+}
 
 async function exploreAll() {
   const onProgress = (states) => process.stderr.write(`${states} states\n`);

@@ -2,6 +2,7 @@
 // test but the lab's under Node's own runner. Arguments select test files by a part of their path.
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { provide, unpack, versionOf } from './packages.mjs';
 
@@ -31,9 +32,11 @@ if (files.length === 0) {
   process.stderr.write(`no test file matches ${filters.join(' ')}\n`);
   process.exit(2);
 }
+// Left to itself, the runner keeps one processor free, which is half of a small machine.
+const options = [`--test-concurrency=${availableParallelism()}`, '--test-reporter=spec'];
 const run = spawnSync(
   process.execPath,
-  ['--enable-source-maps', '--expose-gc', '--test', '--test-reporter=spec', ...files],
+  ['--enable-source-maps', '--expose-gc', '--test', ...options, ...files],
   { cwd: root, stdio: 'inherit' },
 );
 process.exit(run.status ?? 1);

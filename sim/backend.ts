@@ -10,13 +10,13 @@ import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
 import type { Domain } from '../src/xen/domain.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
-import { bytePipe } from '../src/xen/pipe.ts';
-import { XenstoreClient } from '../src/xen/xenstore-client.ts';
+import type { Ledger } from '../src/zcopy/ledger.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
 import { keyCodes } from './guests/honest.ts';
-import { SimOutput } from './output.ts';
+import { type OutputMemory, SimOutput } from './output.ts';
 import { Program } from './program.ts';
 import { programDomain } from './program-domain.ts';
+import { connectStore } from './store-connection.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** Time that a killed daemon is gone, in milliseconds. */
@@ -26,13 +26,33 @@ const DRAWN_AFTER_MS = [1, 10] as const;
 const SLOW_DRAWN_AFTER_MS = [50, 2000] as const;
 /** Time between two things that the person does, in milliseconds. */
 const TYPING_MS = [5, 400] as const;
+/** A daemon that lost xenstored is closed by then: outputs and readers have their own bounds, hypercalls may be slow. */
+const CLOSING_MS = 60_000;
 const VIEWERS_MAX = 4;
 /** The person points into a square of so many pixels. */
 const POINTED_AT = 100;
 
+/** Many events at once, and what is none, come once in so many times. */
+const HASTE_ONE_IN = 20;
+const HASTY_EVENTS = 300;
+const NONSENSE_ONE_IN = 20;
+
+/** Nothing of this may reach a guest. */
+function nonsense(input: GuestInput): void {
+  input.key(0, true);
+  input.key(0x300, true);
+  input.key(1.5, true);
+  input.motion(Number.NaN, 0);
+  input.position(0, Number.POSITIVE_INFINITY);
+  input.wheel(Number.NaN);
+  for (const contact of [-1, 1.5, 256]) input.touch({ contact, phase: 'down', x: 0, y: 0 });
+}
+
 export interface BackendOptions {
   readonly world: Surroundings;
   readonly importsBuffers: boolean;
+  /** Memory that the output makes for guests' buffers. */
+  readonly outputMemory: OutputMemory;
   readonly refreshHz: number;
   /** What the daemon gets for its domain; a test makes it defective here. */
   readonly through: (domain: Domain) => Domain;
@@ -44,7 +64,10 @@ interface Life {
   readonly program: Program;
   readonly viewers: Set<ScreenViewer>;
   daemon: Daemon | undefined;
+  ledger: Ledger | undefined;
   output: SimOutput | undefined;
+  /** Breaks its connection to xenstored. */
+  sever: () => void;
 }
 
 export class Backend {
@@ -65,6 +88,11 @@ export class Backend {
   /** The daemon, while it serves. */
   get daemon(): Daemon | undefined {
     return this.#life?.daemon;
+  }
+
+  /** The books of the daemon, while it serves. */
+  get ledger(): Ledger | undefined {
+    return this.#life?.daemon && this.#life.ledger;
   }
 
   /** Whether there is a daemon, serving or about to. */
@@ -99,7 +127,14 @@ export class Backend {
     this.#lives += 1;
     const random = streamOf(world.seed, `daemon ${this.#lives}`);
     const program = new Program({ runtime: world.runtime, random, log: world.runtime.log });
-    const life: Life = { program, viewers: new Set(), daemon: undefined, output: undefined };
+    const life: Life = {
+      program,
+      viewers: new Set(),
+      daemon: undefined,
+      ledger: undefined,
+      output: undefined,
+      sever: () => {},
+    };
     this.#life = life;
     this.#run(life).catch((error: unknown) => {
       world.findings.hold(error instanceof SysError, 'defect', () => {
@@ -118,6 +153,11 @@ export class Backend {
     runtime.after(between(this.#random, ...DOWN_MS), () => {
       if (!this.#life && !this.#closed) this.start();
     });
+  }
+
+  /** The daemon's connection to xenstored breaks. */
+  loseStore(): void {
+    this.#life?.sever();
   }
 
   /** Ends the daemon in good order, and for good. */
@@ -155,6 +195,25 @@ export class Backend {
     for (const domid of domids) this.#life?.daemon?.input(domid)?.releaseAll();
   }
 
+  /** As `serve` does: the daemon gives back everything, in its time, and ends; its init system starts it again. */
+  async #storeLost(life: Life): Promise<void> {
+    const { runtime, findings } = this.#options.world;
+    if (this.#life !== life) return;
+    if (!life.daemon) return this.kill();
+    let closed = false;
+    runtime.after(CLOSING_MS, () => {
+      const detail = () => `the daemon is not closed ${CLOSING_MS} ms after it lost xenstored`;
+      findings.hold(closed || !life.program.alive, 'left-behind', detail);
+    });
+    await life.daemon[Symbol.asyncDispose]();
+    closed = true;
+    if (this.#life === life) this.kill();
+  }
+
+  #defect(error: unknown): void {
+    this.#options.world.findings.hold(false, 'defect', () => `the daemon: ${messageOf(error)}`);
+  }
+
   /** What the kernel still has of a daemon that is gone, it gives back. */
   #bury(life: Life): void {
     if (this.#life === life) this.#life = undefined;
@@ -163,17 +222,14 @@ export class Backend {
   }
 
   async #run(life: Life): Promise<void> {
-    const { world, importsBuffers, refreshHz, through, throughOutput } = this.#options;
+    const { world, importsBuffers, outputMemory, refreshHz, through, throughOutput } =
+      this.#options;
     const { runtime, host, faults, findings, trace, budget } = world;
     const { program } = life;
-    const [client, server] = bytePipe(runtime);
-    host.xenstored.accept({ channel: server, domid: DOM0 });
-    const store = new XenstoreClient({ runtime: program, channel: client });
-    program.keep({
-      release: async () => {
-        await store[Symbol.asyncDispose]();
-        return true;
-      },
+    const { store, sever } = connectStore(world, { program, domid: DOM0 });
+    life.sever = sever;
+    void store.closed.then((lost) => {
+      if (lost) this.#storeLost(life).catch((error: unknown) => this.#defect(error));
     });
     const own = programDomain({ runtime, program, domain: host.dom0, store, faults, trace });
     life.daemon = await Daemon.start({
@@ -182,8 +238,19 @@ export class Backend {
       budget,
       refreshHz,
       hostPaths: {},
+      onLedger: (ledger) => {
+        life.ledger = ledger;
+      },
       output: (options) => {
-        life.output = throughOutput(new SimOutput(options, { faults, findings, importsBuffers }));
+        life.output = throughOutput(
+          new SimOutput(options, {
+            faults,
+            findings,
+            importsBuffers,
+            outputMemory,
+            memory: own.memory,
+          }),
+        );
         return life.output;
       },
     });
@@ -192,19 +259,25 @@ export class Backend {
   }
 
   /** A person who presses keys of whichever guest is there. */
-  async #type({ program, daemon }: Life): Promise<void> {
+  async #type({ program, daemon, ledger }: Life): Promise<void> {
     for (;;) {
       await sleep(program, between(this.#random, ...TYPING_MS));
       if (!this.#typing) return;
-      const guests = daemon!.status().guests.filter(({ input }) => input.state === 'connected');
-      if (guests.length === 0) continue;
-      const { domid } = oneOf(this.#random, guests);
-      const input = daemon!.input(domid as DomId);
+      const keyboards = connectedInputs(daemon!, ledger!);
+      if (keyboards.length === 0) continue;
+      const { domid, input } = oneOf(this.#random, keyboards);
       const { first, count } = keyCodes(domid);
-      input?.key(first + this.#random.below(count), happens(this.#random, 2));
-      if (input) this.#point(input);
-      if (happens(this.#random, 8)) input?.releaseAll();
+      input.key(first + this.#random.below(count), happens(this.#random, 2));
+      this.#use(input);
+      if (happens(this.#random, 8)) input.releaseAll();
     }
+  }
+
+  /** One thing, many of them at once, or what no person and no device could mean. */
+  #use(input: GuestInput): void {
+    if (happens(this.#random, NONSENSE_ONE_IN)) nonsense(input);
+    const times = happens(this.#random, HASTE_ONE_IN) ? HASTY_EVENTS : 1;
+    for (let left = times; left > 0; left--) this.#point(input);
   }
 
   /** Something that is done with a pointer or a finger, now and then. */
@@ -243,4 +316,13 @@ export class Backend {
     });
     viewers.add(viewer);
   }
+}
+
+function connectedInputs(daemon: Daemon, ledger: Ledger): { domid: DomId; input: GuestInput }[] {
+  const connected: { domid: DomId; input: GuestInput }[] = [];
+  for (const { domid } of ledger.accounts) {
+    const input = daemon.input(domid);
+    if (input?.state === 'connected') connected.push({ domid, input });
+  }
+  return connected;
 }

@@ -5,7 +5,7 @@ import { messageOf } from '../src/runtime/errors.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
 import type { Backend } from './backend.ts';
-import { between, streamOf, weighted } from './chance.ts';
+import { between, happens, streamOf, weighted } from './chance.ts';
 import type { FaultKind } from './faults.ts';
 import type { GuestLife } from './guests/life.ts';
 import type { Population } from './population.ts';
@@ -18,6 +18,8 @@ const BLOWS = {
   'guest-crash': 3,
   'guest-destroy': 3,
   'guest-shutdown': 2,
+  'sharer-kill': 4,
+  'xenstore-lost': 2,
   'backend-kill': 2,
   'backend-restart': 1,
   'viewer-gone': 6,
@@ -60,7 +62,15 @@ export class Fate {
     if (kind === 'backend-kill') backend.kill();
     else if (kind === 'backend-restart') this.#inBackground(this.#restart());
     else if (kind === 'viewer-gone') backend.changeViewers();
+    else if (kind === 'xenstore-lost') this.#loseStore(life);
+    else if (kind === 'sharer-kill') life?.sharer?.kill();
     else if (life) this.#inBackground(this.#end(kind, life));
+  }
+
+  /** A program that shares loses it, or the daemon. */
+  #loseStore(life: GuestLife | undefined): void {
+    if (life?.sharer && happens(this.#random, 2)) life.sharer.loseStore();
+    else this.#parts.backend.loseStore();
   }
 
   async #end(kind: FaultKind, life: GuestLife): Promise<void> {

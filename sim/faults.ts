@@ -27,12 +27,16 @@ export const FAULT_KINDS = [
   'notification-spurious',
   /** A transaction has to be done again (EAGAIN). */
   'store-conflict',
+  /** Xenstored refuses a request: it has no memory, or a quota is used up. */
+  'store-refused',
+  /** A program's connection to xenstored breaks. */
+  'xenstore-lost',
   'watch-spurious',
   /** An output completes a flip late. */
   'flip-late',
   /** An output goes on reading a picture that is taken away. */
   'reader-slow',
-  /** An output cannot be connected. */
+  /** An output cannot be connected, or has no memory for a buffer, or none that fits. */
   'output-refused',
   /** An output that is being closed does not come to an end in time. */
   'output-stuck',
@@ -42,6 +46,7 @@ export const FAULT_KINDS = [
   'guest-crash',
   'guest-destroy',
   'guest-shutdown',
+  'sharer-kill',
   'backend-kill',
   'backend-restart',
   'viewer-gone',

@@ -12,6 +12,7 @@ export type InvariantName =
   | 'event-ids'
   | 'release-is-a-fact'
   | 'foreign-picture'
+  | 'foreign-frame'
   | 'output-reads-late'
   | 'flip-completed-once'
   | 'input-of-another'

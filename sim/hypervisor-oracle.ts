@@ -11,11 +11,12 @@ import {
   GTF_type_mask,
 } from '../src/abi/grant-table.ts';
 import { DOMID_XEN } from '../src/abi/xen.ts';
+import type { Window } from '../src/hypervisor/address-space.ts';
 import { WORDS_PER_GRANT, wordsOf } from '../src/hypervisor/grant-table.ts';
 import type { HostedDomain } from '../src/hypervisor/hosted-domain.ts';
 import type { HypercallName, HypercallRequest } from '../src/hypervisor/hypercalls.ts';
 import type { Hypervisor } from '../src/hypervisor/hypervisor.ts';
-import { INVALID_HANDLE } from '../src/hypervisor/maptrack.ts';
+import type { MappedGrant } from '../src/hypervisor/maptrack.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
 import type { Findings } from './findings.ts';
 import type { HypercallObserver } from './observed-port.ts';
@@ -23,6 +24,19 @@ import type { Trace } from './trace.ts';
 
 const DOMID_SHIFT = 16;
 const NOBODY = -1;
+
+/** What domain 0 has to do with another domain. */
+export interface Tally {
+  /** Grants of the other's that domain 0 maps, one by one, and its windows over them. */
+  grants: number;
+  windows: number;
+  /** Entries of domain 0's table that permit the other something. */
+  granted: number;
+}
+
+const NOTHING: Readonly<Tally> = { grants: 0, windows: 0, granted: 0 };
+/** Numbers that domains can have, the special ones of Xen included. */
+const DOMIDS = 0x1_0000;
 
 export class HypervisorOracle implements HypercallObserver {
   readonly #trace: Trace;
@@ -33,6 +47,9 @@ export class HypervisorOracle implements HypercallObserver {
   /** Per frame: users counted in this check, and who may reach dom0's frames by its grants. */
   #users = new Uint32Array(0);
   #grantee = new Int32Array(0);
+  /** By domid: 1 for those that are there. */
+  readonly #present = new Uint8Array(DOMIDS);
+  readonly #tallies = new Map<DomId, Tally>();
   #changed = true;
 
   constructor({ trace, findings }: { trace: Trace; findings: Findings }) {
@@ -61,7 +78,7 @@ export class HypervisorOracle implements HypercallObserver {
     const pinned = this.#pinnedBy(by, domid);
     return Array.from(refs, (ref) => {
       if (!granter || ref >= granter.grants.entries) return false;
-      const word = entryOf(granter, ref);
+      const word = granter.grants.flagsOf(ref);
       const right = !writable || (word & GTF_readonly) === 0;
       return right && (pinned.has(ref) || permits(word, by));
     });
@@ -81,42 +98,22 @@ export class HypervisorOracle implements HypercallObserver {
   check(): boolean {
     if (!this.#changed) return false;
     this.#changed = false;
+    this.#tallies.clear();
     this.#checkWindows();
     this.#checkFrames();
     this.#checkLoans();
     return true;
   }
 
-  /** Grants of `domid` that domain 0 maps, one by one. */
-  mappedByDom0(domid: DomId): { grants: number; windows: number } {
-    const dom0 = this.#hypervisor!.domain(DOM0)!;
-    let grants = 0;
-    let windows = 0;
-    for (const { handles } of dom0.space.windows) {
-      const mapped = handles ? this.#mappedOf(dom0, handles, domid) : 0;
-      grants += mapped;
-      windows += Number(mapped > 0);
-    }
-    return { grants, windows };
+  /** What domain 0 had of `domid`, and the other way round, at the last check. */
+  tallyOf(domid: DomId): Readonly<Tally> {
+    return this.#tallies.get(domid) ?? NOTHING;
   }
 
-  /** Entries of domain 0's table that permit `domid` something. */
-  grantedByDom0(domid: DomId): number {
-    const dom0 = this.#hypervisor!.domain(DOM0)!;
-    const words = wordsOf(dom0.grants.mapping.bytes);
-    let granted = 0;
-    for (let ref = 0; ref < dom0.grants.entries; ref++) {
-      if (permits(words[ref * WORDS_PER_GRANT]!, domid)) granted += 1;
-    }
-    return granted;
-  }
-
-  #mappedOf(dom0: HostedDomain, handles: Uint32Array, domid: DomId): number {
-    let mapped = 0;
-    for (const handle of handles) {
-      if (handle !== INVALID_HANDLE && dom0.maptrack.get(handle)?.domid === domid) mapped += 1;
-    }
-    return mapped;
+  #tally(domid: DomId): Tally {
+    const tally = this.#tallies.get(domid) ?? { ...NOTHING };
+    this.#tallies.set(domid, tally);
+    return tally;
   }
 
   #pinnedBy(by: DomId, granter: DomId): Set<number> {
@@ -133,55 +130,88 @@ export class HypervisorOracle implements HypercallObserver {
 
   /** Every page in every window is its domain's own, or one that its owner granted to just this domain. */
   #checkWindows(): void {
-    const { memory, domains } = this.#hypervisor!;
     this.#users.fill(0);
-    for (const domain of domains) {
-      for (const { frames, handles, id } of domain.space.windows) {
-        for (let page = 0; page < frames.length; page++) {
-          const frame = frames[page]!;
-          if (frame === 0) continue;
-          this.#users[frame]!++;
-          if (handles) this.#checkMapping(domain, handles[page]!, frame);
-          else if (!memory.isOwnedBy(frame, domain.domid)) {
-            const detail = () => `frame ${frame} in window ${id} of domain ${domain.domid}`;
-            this.#findings.hold(false, 'page-reused-while-mapped', detail);
-          }
-        }
+    for (const domain of this.#hypervisor!.domains) {
+      for (const window of domain.space.windows) {
+        if (window.handles) this.#checkMapped(domain, window.frames, window.handles);
+        else this.#checkOwn(domain, window);
       }
     }
   }
 
-  #checkMapping(mapper: HostedDomain, handle: number, frame: number): void {
+  #checkOwn({ domid }: HostedDomain, { frames, id }: Window): void {
+    const { memory } = this.#hypervisor!;
+    for (const frame of frames) {
+      if (frame === 0) continue;
+      this.#users[frame]!++;
+      if (!memory.isOwnedBy(frame, domid))
+        this.#reused(`frame ${frame} in window ${id} of domain ${domid}`);
+    }
+  }
+
+  #checkMapped(mapper: HostedDomain, frames: Uint32Array, handles: Uint32Array): void {
+    let last: Tally | undefined;
+    for (let page = 0; page < frames.length; page++) {
+      const frame = frames[page]!;
+      if (frame === 0) continue;
+      this.#users[frame]!++;
+      const granter = this.#checkMapping(mapper, handles[page]!, frame);
+      if (mapper.domid !== DOM0 || granter === undefined) continue;
+      const tally = this.#tally(granter);
+      tally.grants += 1;
+      // The pages of a window are of one domain.
+      if (tally !== last) tally.windows += 1;
+      last = tally;
+    }
+  }
+
+  /** @returns whose page it is */
+  #checkMapping(mapper: HostedDomain, handle: number, frame: number): DomId | undefined {
     const grant = mapper.maptrack.get(handle);
-    const granter = grant && this.#hypervisor!.domain(grant.domid);
-    const where = () =>
-      `frame ${frame}, mapped by domain ${mapper.domid} (${JSON.stringify(grant)})`;
-    this.#findings.hold(granter !== undefined, 'page-readable-without-grant', where);
-    this.#findings.hold(
-      this.#hypervisor!.memory.isOwnedBy(frame, grant!.domid),
-      'page-reused-while-mapped',
-      where,
-    );
-    if (!this.#honest.has(grant!.domid)) return;
-    const word = entryOf(granter!, grant!.ref);
-    const granted = permits(word, mapper.domid) && (word & GTF_reading) !== 0;
-    this.#findings.hold(granted, 'page-readable-without-grant', where);
+    if (!grant) {
+      this.#unpermitted(
+        `frame ${frame}, mapped by domain ${mapper.domid} under handle ${handle}, which is free`,
+      );
+      return undefined;
+    }
+    const granter = this.#hypervisor!.domain(grant.domid);
+    if (!this.#hypervisor!.memory.isOwnedBy(frame, grant.domid)) {
+      this.#reused(mappedBy(mapper, grant, frame));
+    }
+    if (!granter) this.#unpermitted(mappedBy(mapper, grant, frame));
+    else if (this.#honest.has(grant.domid)) {
+      const word = granter.grants.flagsOf(grant.ref);
+      const granted = permits(word, mapper.domid) && (word & GTF_reading) !== 0;
+      if (!granted) this.#unpermitted(mappedBy(mapper, grant, frame));
+    }
+    return grant.domid;
+  }
+
+  #reused(detail: string): void {
+    this.#findings.hold(false, 'page-reused-while-mapped', () => detail);
+  }
+
+  #unpermitted(detail: string): void {
+    this.#findings.hold(false, 'page-readable-without-grant', () => detail);
   }
 
   /** Every frame has as many users as there are windows with it, and its owner where it is allocated. */
   #checkFrames(): void {
     const { memory, domains } = this.#hypervisor!;
-    const owners: number[] = [DOMID_XEN];
-    for (const { domid } of domains) owners.push(domid);
-    for (const owner of owners) {
-      for (const frame of memory.allocatedTo(owner)) this.#users[frame]!++;
-    }
+    this.#present.fill(0);
+    this.#present[DOMID_XEN] = 1;
+    for (const { domid } of domains) this.#present[domid] = 1;
     for (let frame = 1; frame < memory.frames; frame++) {
-      if (memory.referencesTo(frame) === this.#users[frame]) continue;
-      const detail = () =>
-        `frame ${frame} has ${this.#users[frame]} users, and counts ${memory.referencesTo(frame)}`;
-      this.#findings.hold(false, 'frame-counts', detail);
+      const owner = memory.ownerOf(frame);
+      const users = this.#users[frame]! + (owner === undefined ? 0 : this.#present[owner]!);
+      if (memory.referencesTo(frame) !== users) this.#miscounted(frame, users);
     }
+  }
+
+  #miscounted(frame: number, users: number): void {
+    this.#findings.hold(false, 'frame-counts', () => {
+      return `frame ${frame} has ${users} users, and counts ${this.#hypervisor!.memory.referencesTo(frame)}`;
+    });
   }
 
   /** No frame of domain 0 is granted to two domains: a guest's pool is that guest's alone. */
@@ -194,20 +224,18 @@ export class HypervisorOracle implements HypercallObserver {
       if ((word & GTF_type_mask) !== GTF_permit_access) continue;
       const frame = words[ref * WORDS_PER_GRANT + 1]!;
       const grantee = word >>> DOMID_SHIFT;
+      this.#tally(grantee as DomId).granted += 1;
       const before = this.#grantee[frame]!;
-      const detail = () => `frame ${frame} is granted to domains ${before} and ${grantee}`;
-      this.#findings.hold(
-        before === NOBODY || before === grantee,
-        'page-reused-while-mapped',
-        detail,
-      );
+      if (before !== NOBODY && before !== grantee) {
+        this.#reused(`frame ${frame} is granted to domains ${before} and ${grantee}`);
+      }
       this.#grantee[frame] = grantee;
     }
   }
 }
 
-function entryOf(granter: HostedDomain, ref: number): number {
-  return wordsOf(granter.grants.mapping.bytes)[ref * WORDS_PER_GRANT]!;
+function mappedBy({ domid }: HostedDomain, grant: MappedGrant, frame: number): string {
+  return `frame ${frame}, mapped by domain ${domid} (${JSON.stringify(grant)})`;
 }
 
 function permits(word: number, domid: DomId): boolean {

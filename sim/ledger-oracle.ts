@@ -4,16 +4,16 @@
 // charged before, what is released is credited after); and whenever none of the daemon's calls is under way,
 // the rows are the truth.
 
-import type { Daemon } from '../src/daemon/daemon.ts';
-import type { GuestStatus } from '../src/daemon/status.ts';
 import type { Hypervisor } from '../src/hypervisor/hypervisor.ts';
 import { DOM0, type DomId } from '../src/xen/ids.ts';
-import type { Budget } from '../src/zcopy/budget.ts';
+import type { HeldBuffer } from '../src/xen/xenbus/driver.ts';
+import { type Budget, HELD_KINDS, type Held, type HeldKind } from '../src/zcopy/budget.ts';
+import type { Account, Ledger } from '../src/zcopy/ledger.ts';
 import type { Findings } from './findings.ts';
 import type { HypervisorOracle } from './hypervisor-oracle.ts';
 
 /** Kinds that can exceed their budget: what is in quarantine is what others hold, and stops further buffers. */
-const UNBOUNDED = new Set(['quarantinedPages']);
+const UNBOUNDED: ReadonlySet<HeldKind> = new Set(['quarantinedPages']);
 /** What xenstored holds of each guest that it serves: its ring page and the ring's port. */
 const STORE_RING = { refs: 1, mappings: 1, ports: 1 } as const;
 
@@ -24,66 +24,83 @@ export interface LedgerOracleParts {
   readonly findings: Findings;
 }
 
+/** What a guest's row said at the last check. */
+type Row = Pick<Account, 'held' | 'buffers'>;
+
+interface Comparison {
+  readonly domid: DomId;
+  readonly kind: 'refs' | 'mappings';
+  readonly truth: number;
+  readonly row: Row | undefined;
+  readonly exact: boolean;
+}
+
 export class LedgerOracle {
   readonly #parts: LedgerOracleParts;
+  readonly #limits: readonly (readonly [HeldKind, number])[];
+  readonly #rows = new Map<DomId, Row>();
 
   constructor(parts: LedgerOracleParts) {
     this.#parts = parts;
+    this.#limits = HELD_KINDS.filter((kind) => !UNBOUNDED.has(kind)).map(
+      (kind) => [kind, parts.budget[kind]] as const,
+    );
   }
 
   /**
    * Compares; `quiet` says that no call of the daemon's is under way. Only to be asked while a single daemon,
    * and nothing of an earlier one, is there.
    */
-  check(daemon: Daemon, { quiet }: { quiet: boolean }): void {
-    const rows = new Map(daemon.status().guests.map((guest) => [guest.domid as DomId, guest]));
+  check(ledger: Ledger, { quiet }: { quiet: boolean }): void {
+    this.#rows.clear();
     let ports = 0;
-    for (const [domid, { held }] of rows) {
+    for (const account of ledger.accounts) {
+      const { domid, held, buffers } = account;
+      this.#rows.set(domid, { held, buffers });
       this.#checkBudget(domid, held);
-      ports += held.ports ?? 0;
+      ports += held.ports;
     }
     let served = 0;
     for (const { domid, storeRing, state } of this.#parts.hypervisor.domains) {
       if (domid === DOM0 || !storeRing) continue;
       served += 1;
-      this.#checkGuest(domid, rows.get(domid), quiet && state !== 'dying');
+      this.#checkGuest(domid, this.#rows.get(domid), quiet && state !== 'dying');
     }
     const open = this.#parts.hypervisor.domain(DOM0)!.ports.open;
     this.#parts.findings.hold(
       open <= ports + served * STORE_RING.ports,
       'ledger-differs-from-hypervisor',
-      () => {
-        return `${open} ports of domain 0, ${ports} of them charged, for ${served} guests`;
-      },
+      () => `${open} ports of domain 0, ${ports} of them charged, for ${served} guests`,
     );
   }
 
-  #checkBudget(domid: number, held: Readonly<Record<string, number>>): void {
-    for (const [kind, allowed] of Object.entries(this.#parts.budget)) {
-      if (UNBOUNDED.has(kind)) continue;
-      const has = held[kind] ?? 0;
+  #checkBudget(domid: number, held: Readonly<Held>): void {
+    for (const [kind, allowed] of this.#limits) {
+      const has = held[kind];
       const detail = () => `domain ${domid} has ${has} ${kind}, and ${allowed} are allowed`;
       this.#parts.findings.hold(has >= 0 && has <= allowed, 'budget-exceeded', detail);
     }
   }
 
   /** `exact`: the row says neither less nor more than the truth. */
-  #checkGuest(domid: DomId, row: GuestStatus | undefined, exact: boolean): void {
-    const { oracle } = this.#parts;
-    const mapped = oracle.mappedByDom0(domid);
-    const truth = { refs: mapped.grants + oracle.grantedByDom0(domid), mappings: mapped.windows };
-    const slack = { refs: row ? pagesOnTheirWay(row) : 0, mappings: 0 };
-    for (const kind of ['refs', 'mappings'] as const) {
-      const says = row?.held[kind] ?? 0;
-      // While xenstored comes to a guest or leaves it, its own page may be mapped or not.
-      const most = says + STORE_RING[kind];
-      const least = exact ? says - slack[kind] : 0;
-      const fits = truth[kind] >= least && truth[kind] <= most;
-      this.#parts.findings.hold(fits, 'ledger-differs-from-hypervisor', () => {
-        const table = `${truth[kind]} in the hypervisor's tables (xenstored's own included)`;
-        return `domain ${domid}: ${says} ${kind} in its row, ${table}`;
-      });
-    }
+  #checkGuest(domid: DomId, row: Row | undefined, exact: boolean): void {
+    const { grants, granted, windows } = this.#parts.oracle.tallyOf(domid);
+    this.#compare({ domid, kind: 'refs', truth: grants + granted, row, exact });
+    this.#compare({ domid, kind: 'mappings', truth: windows, row, exact });
+  }
+
+  #compare({ domid, kind, truth, row, exact }: Comparison): void {
+    const says = row?.held[kind] ?? 0;
+    // While xenstored comes to a guest or leaves it, its own page may be mapped or not.
+    const most = says + STORE_RING[kind];
+    const slack = kind === 'refs' && row ? pagesOnTheirWay(row.buffers) : 0;
+    const least = exact ? says - slack : 0;
+    const detail = () => {
+      const table = `${truth} in the hypervisor's tables (xenstored's own included)`;
+      return `domain ${domid}: ${says} ${kind} in its row, ${table}`;
+    };
+    const fits = truth >= least && truth <= most;
+    this.#parts.findings.hold(fits, 'ledger-differs-from-hypervisor', detail);
   }
 }
 
@@ -91,7 +108,8 @@ export class LedgerOracle {
  * Pages that are charged and may not be there: those of a buffer that is being made are charged beforehand, and of a
  * loan that is being ended some may be back, while the whole is charged until the last one is.
  */
-function pagesOnTheirWay({ buffers }: GuestStatus): number {
-  const moving = buffers.filter(({ state }) => state !== 'live');
-  return moving.reduce((sum, { pages }) => sum + pages, 0);
+function pagesOnTheirWay(buffers: readonly HeldBuffer[]): number {
+  let pages = 0;
+  for (const buffer of buffers) if (buffer.state !== 'live') pages += buffer.pages;
+  return pages;
 }

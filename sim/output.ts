@@ -4,12 +4,18 @@
 // Invariant: a flip is completed once, and at the latest when the connector shows something else; a picture is
 // read until `retire` has resolved, and what is read then is still the guest's.
 
-import type { ConnectorInfo, OutputConnector, Picture } from '../src/display/output.ts';
+import type {
+  ConnectorInfo,
+  OutputBufferRequest,
+  OutputConnector,
+  Picture,
+} from '../src/display/output.ts';
 import { BrowserOutput } from '../src/outputs/browser/browser-output.ts';
 import type { OutputStatus } from '../src/outputs/output-status.ts';
 import type { Screen } from '../src/outputs/screen.ts';
 import type { ScreenOutput, ScreenOutputOptions } from '../src/outputs/screen-output.ts';
 import { type Runtime, sleep } from '../src/runtime/runtime.ts';
+import type { ContiguityKind, LocalBuffer, Memory } from '../src/xen/memory.ts';
 import { lacking } from './errors.ts';
 import type { Faults } from './faults.ts';
 import type { Findings } from './findings.ts';
@@ -24,10 +30,18 @@ export interface SimOutputOptions {
   readonly findings: Findings;
   /** Whether the output hands pictures to drivers. */
   readonly importsBuffers: boolean;
+  readonly outputMemory: OutputMemory;
+  /** Of its domain. */
+  readonly memory: Memory;
 }
+
+/** What an output has for guests whose buffers the backend allocates: nothing, any memory, or such as its device needs. */
+export type OutputMemory = 'none' | 'any' | 'consecutive';
 
 export class SimOutput implements ScreenOutput {
   readonly importsBuffers: boolean;
+  readonly contiguity: ContiguityKind;
+  readonly #memory: Memory | undefined;
   readonly #browser: BrowserOutput;
   readonly #runtime: Runtime;
   readonly #faults: Faults;
@@ -39,6 +53,8 @@ export class SimOutput implements ScreenOutput {
     this.#faults = sim.faults;
     this.#findings = sim.findings;
     this.importsBuffers = sim.importsBuffers;
+    this.contiguity = sim.outputMemory === 'consecutive' ? 'host' : 'none';
+    this.#memory = sim.outputMemory === 'none' ? undefined : sim.memory;
   }
 
   async connect(info: ConnectorInfo): Promise<OutputConnector> {
@@ -49,6 +65,13 @@ export class SimOutput implements ScreenOutput {
       faults: this.#faults,
       findings: this.#findings,
     });
+  }
+
+  /** Now and then it has none, or what its own device cannot use. */
+  async allocate({ pages }: OutputBufferRequest): Promise<LocalBuffer | undefined> {
+    if (this.#memory === undefined || this.#faults.strikes('output-refused')) return undefined;
+    const fitting = !this.#faults.strikes('output-refused');
+    return this.#memory.allocate({ pages, contiguity: fitting ? this.contiguity : 'none' });
   }
 
   get screens(): Iterable<Screen> {

@@ -2,6 +2,7 @@
 
 import { type Budget, DEFAULT_BUDGET } from '../src/zcopy/budget.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
+import type { OutputMemory } from './output.ts';
 
 /** The machine is small, so that all of it can be looked at after every step, and so that memory runs short. */
 export const MACHINE_FRAMES = 1024;
@@ -18,6 +19,10 @@ export const BUDGET: Budget = {
   framebuffers: 8,
   poolPages: 24,
   quarantinedPages: 12,
+  requestsPerSecond: 1000,
+  wakeupsPerSecond: 1000,
+  storeEventsPerSecond: 20,
+  mappedPagesPerSecond: 2000,
 };
 
 const SIZES = [
@@ -27,6 +32,9 @@ const SIZES = [
   { width: 64, height: 32 },
 ] as const;
 
+/** Worlds in which guests share with each other: one in so many. */
+const SHARING_ONE_IN = 3;
+
 export interface GuestPlan {
   readonly name: string;
   readonly honest: boolean;
@@ -34,12 +42,15 @@ export interface GuestPlan {
   readonly beAlloc: boolean;
   /** Whether it has a keyboard. */
   readonly keyboard: boolean;
+  /** Whether a program of it shares with those of others. */
+  readonly shares: boolean;
 }
 
 export interface Plan {
   readonly guests: readonly GuestPlan[];
   /** Whether the output hands pictures to drivers, so that dma-bufs are made. */
   readonly importsBuffers: boolean;
+  readonly outputMemory: OutputMemory;
   /** Refreshes of the screens in a second: the more, the more of a world's steps are flips. */
   readonly refreshHz: number;
   /** Mean time between two blows of fate, in milliseconds. */
@@ -50,12 +61,14 @@ export function planOf(seed: number): Plan {
   const random = streamOf(seed, 'plan');
   const honest = between(random, 1, 3);
   const hostile = between(random, happens(random, 4) ? 0 : 1, 2);
+  const sharing = happens(streamOf(seed, 'sharing'), SHARING_ONE_IN);
   const guest = (name: string, isHonest: boolean): GuestPlan => ({
     name,
     honest: isHonest,
     connectors: Array.from({ length: between(random, 1, 2) }, () => oneOf(random, SIZES)),
     beAlloc: happens(random, 3),
     keyboard: !happens(random, 4),
+    shares: sharing,
   });
   return {
     guests: [
@@ -63,6 +76,7 @@ export function planOf(seed: number): Plan {
       ...Array.from({ length: hostile }, (_, index) => guest(`hostile-${index}`, false)),
     ],
     importsBuffers: happens(random, 3),
+    outputMemory: oneOf(random, ['none', 'any', 'consecutive']),
     refreshHz: oneOf(random, [240, 1000, 4000]),
     fateEveryMs: oneOf(random, [300, 1000, 4000]),
   };

@@ -75,11 +75,11 @@ export class Population {
     }
   }
 
-  async #live({ honest, connectors, keyboard }: GuestPlan, guest: Guest): Promise<void> {
+  async #live({ honest, connectors, keyboard, shares }: GuestPlan, guest: Guest): Promise<void> {
     if (!this.#world.runs(guest.domid)) return void (await guest.gone);
     const life = honest
-      ? new HonestGuest(this.#world, { guest, keyboard })
-      : new HostileGuest(this.#world, { guest, connectors: connectors.length });
+      ? new HonestGuest(this.#world, { guest, keyboard, shares })
+      : new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
     this.#lives.set(guest.domid, life);
     life.start();
     await guest.gone;

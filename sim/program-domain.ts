@@ -11,6 +11,7 @@ import type {
   EventChannel,
   EventHandler,
   ExportedRefs,
+  Farewell,
   ForeignMapping,
   LentPages,
   MapRequest,
@@ -55,6 +56,8 @@ class ProgramDomain implements Domain {
   readonly #domain: Domain;
   readonly #faults: Faults;
   readonly #atOnce: boolean;
+  /** The kernel's own ends of the program's channels. */
+  readonly #channels = new WeakMap<EventChannel, EventChannel>();
 
   constructor(options: ProgramDomainOptions) {
     this.domid = options.domain.domid;
@@ -72,7 +75,7 @@ class ProgramDomain implements Domain {
       this.#call('share', async () => {
         this.#lack('no-memory', 'ENOMEM', 'gntalloc');
         this.#lack('no-room', 'ENOSPC', 'gntalloc');
-        return this.#shared(await this.#domain.grants.share(request));
+        return this.#shared(await this.#domain.grants.share(this.#withFarewell(request)));
       }),
     lend: (request) =>
       this.#call('lend', async () => {
@@ -151,15 +154,26 @@ class ProgramDomain implements Domain {
   async #map(request: MapRequest): Promise<ForeignMapping> {
     this.#lack('no-memory', 'ENOMEM', 'GNTTABOP_map_grant_ref');
     if (!this.#faults.strikes('partial-map')) {
-      return this.#mapping(await this.#domain.foreign.map(request));
+      return this.#mapping(await this.#domain.foreign.map(this.#withFarewell(request)));
     }
     const refs = [...request.refs];
     refs[this.#faults.measure('partial-map', 0, refs.length - 1)] = NO_SUCH_REF;
-    await this.#domain.foreign.map({ ...request, refs }).then(
+    const { domid, writable } = request;
+    await this.#domain.foreign.map({ domid, writable, refs }).then(
       (mapping) => mapping[Symbol.asyncDispose](),
       () => {},
     );
     throw lacking('GNTTABOP_map_grant_ref', 'ENOMEM');
+  }
+
+  /** A farewell is said by the kernel, over its own end of the channel, also for a program that is dead. */
+  #withFarewell<R extends { readonly farewell?: Farewell }>(request: R): R {
+    const { farewell } = request;
+    if (farewell === undefined) return request;
+    return {
+      ...request,
+      farewell: { ...farewell, channel: this.#channels.get(farewell.channel)! },
+    };
   }
 
   #guarded(handler: EventHandler): EventHandler {
@@ -284,11 +298,13 @@ class ProgramDomain implements Domain {
 
   #channel(channel: EventChannel): EventChannel {
     const close = () => channel[Symbol.asyncDispose]();
-    const object = this.#keep(async () => {
+    const release = async () => {
       await close();
       return true;
-    });
-    return {
+    };
+    const object: KernelObject = { file: true, release };
+    this.#program.keep(object);
+    const opened: EventChannel = {
       port: channel.port,
       notify: () => this.#notify(channel),
       [Symbol.asyncDispose]: () =>
@@ -297,6 +313,8 @@ class ProgramDomain implements Domain {
           this.#program.drop(object);
         }),
     };
+    this.#channels.set(opened, channel);
+    return opened;
   }
 
   #notify(channel: EventChannel): void {

@@ -1,8 +1,9 @@
-// Xenstore as a program has it, with what befalls it: transactions that have to be done again, watches that
-// fire for nothing, and the end of the program in the middle of all of that.
+// Xenstore as a program has it, with what befalls it: requests that are refused, transactions that have to be done
+// again, watches that fire for nothing, and the end of the program in the middle of all of that.
 
 import type { Runtime } from '../src/runtime/runtime.ts';
 import type { Xenstore, XenstoreAccess } from '../src/xen/xenstore.ts';
+import { lacking } from './errors.ts';
 import type { Faults } from './faults.ts';
 import type { Program } from './program.ts';
 import { hashOf, type Trace } from './trace.ts';
@@ -21,7 +22,7 @@ export interface ProgramStore {
 }
 
 export function programStore({ runtime, program, store, faults, trace }: ProgramStore): Xenstore {
-  const access = (inner: XenstoreAccess) => accessOf(inner, program, trace);
+  const access = (inner: XenstoreAccess) => accessOf(refusing(inner, faults), program, trace);
   const transact = async <T>(body: (access: XenstoreAccess) => Promise<T>): Promise<T> => {
     if (faults.strikes('store-conflict')) await doneInVain(store, (inner) => body(access(inner)));
     return store.transaction((inner) => body(access(inner)));
@@ -32,6 +33,7 @@ export function programStore({ runtime, program, store, faults, trace }: Program
     watch: async (path, onEvent) => {
       let open = true;
       const tell = (changed: string) => program.run(() => onEvent(changed));
+      if (faults.strikes('store-refused')) throw lacking('XS_WATCH', 'ENOMEM');
       const watch = await program.call('watch', () =>
         store.watch(path, (changed) => {
           tell(changed);
@@ -64,6 +66,24 @@ async function doneInVain(
   await attempt.catch((error: unknown) => {
     if (error !== again) throw error;
   });
+}
+
+/** What xenstored refuses has changed nothing. */
+function refusing(access: XenstoreAccess, faults: Faults): XenstoreAccess {
+  const unless = async <T>(call: string, work: () => Promise<T>): Promise<T> => {
+    if (faults.strikes('store-refused')) throw lacking(call, 'ENOMEM');
+    return work();
+  };
+  return {
+    read: (path) => unless('XS_READ', () => access.read(path)),
+    directory: (path) => unless('XS_DIRECTORY', () => access.directory(path)),
+    write: (path, value) => unless('XS_WRITE', () => access.write(path, value)),
+    mkdir: (path) => unless('XS_MKDIR', () => access.mkdir(path)),
+    remove: (path) => unless('XS_RM', () => access.remove(path)),
+    getPermissions: (path) => unless('XS_GET_PERMS', () => access.getPermissions(path)),
+    setPermissions: (path, permissions) =>
+      unless('XS_SET_PERMS', () => access.setPermissions(path, permissions)),
+  };
 }
 
 function accessOf(access: XenstoreAccess, program: Program, trace: Trace): XenstoreAccess {

@@ -9,6 +9,8 @@ import type { Logger, Runtime, Timer } from '../src/runtime/runtime.ts';
 
 /** One thing that the kernel gives back when its program is gone. */
 export interface KernelObject {
+  /** Closed when the memory is gone already, as a process's files are (exit_mm before exit_files). */
+  readonly file?: true;
   /** One try; false while somebody else still has it. */
   release(): Promise<boolean>;
 }
@@ -111,7 +113,14 @@ export class Program implements Runtime {
   kill(): void {
     if (!this.#alive) return;
     this.#alive = false;
-    for (const object of [...this.#objects].reverse()) void this.#giveBack(object);
+    void this.#exit([...this.#objects].reverse());
+  }
+
+  /** Memory goes first, so that its farewells are heard over channels that are files. */
+  async #exit(objects: readonly KernelObject[]): Promise<void> {
+    const memory = objects.filter(({ file }) => !file);
+    await Promise.all(memory.map((object) => this.#giveBack(object)));
+    for (const object of objects) if (object.file) void this.#giveBack(object);
   }
 
   #back(settle: () => void): void {

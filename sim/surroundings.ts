@@ -3,6 +3,7 @@
 import type { HypercallPort } from '../src/hypervisor/hypercalls.ts';
 import type { XenHost } from '../src/hypervisor/xen-host.ts';
 import type { VirtualRuntime } from '../src/runtime/virtual.ts';
+import type { Domain } from '../src/xen/domain.ts';
 import type { DomId } from '../src/xen/ids.ts';
 import type { Budget } from '../src/zcopy/budget.ts';
 import type { Faults } from './faults.ts';
@@ -22,12 +23,18 @@ export interface Surroundings {
   readonly oracle: HypervisorOracle;
   /** The rings of frontends that keep the rules. */
   readonly rings: Set<RingOracle>;
+  /** Domains that share with each other. */
+  readonly sharers: Set<DomId>;
+  /** What a program that shares gets for its domain; a test makes it defective here. */
+  readonly throughSharing: (domain: Domain) => Domain;
   /** Whether an act of somebody's is to be left out, by its name. */
   omits(act: string): boolean;
   /** Straight to the hypervisor, for a program of that domain that does without its kernel. */
   port(domid: DomId): HypercallPort;
   /** Whether a guest's program may run: its domain does. */
   runs(domid: DomId): boolean;
+  /** Whether there is such a guest, and it keeps the rules. */
+  keepsRules(domid: DomId): boolean;
   /** Whether the daemon says that it has not let go of something of that domain. */
   quarantined(domid: DomId): boolean;
   /** The first pixel of what a connector shows now; undefined while it shows nothing. */

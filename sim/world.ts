@@ -51,6 +51,7 @@ export interface Defects {
   readonly port?: (port: HypercallPort) => HypercallPort;
   readonly domain?: (domain: Domain) => Domain;
   readonly output?: (output: SimOutput) => SimOutput;
+  readonly sharing?: (domain: Domain) => Domain;
 }
 
 export interface WorldOptions {
@@ -80,8 +81,9 @@ export class World {
     this.#world = world;
     const same = <T>(it: T) => it;
     const { domain: through = same, output: throughOutput = same } = defects;
-    const { importsBuffers, refreshHz, fateEveryMs: everyMs } = plan;
-    this.#backend = new Backend({ world, importsBuffers, refreshHz, through, throughOutput });
+    const { importsBuffers, outputMemory, refreshHz, fateEveryMs: everyMs } = plan;
+    const how = { importsBuffers, outputMemory, refreshHz };
+    this.#backend = new Backend({ world, ...how, through, throughOutput });
     const { hypervisor } = world.host;
     const { oracle, budget, findings } = world;
     this.#ledger = new LedgerOracle({ hypervisor, oracle, budget, findings });
@@ -128,12 +130,15 @@ export class World {
       findings,
       oracle,
       rings: new Set<RingOracle>(),
+      sharers: new Set<DomId>(),
+      throughSharing: defects.sharing ?? ((domain) => domain),
       omits: (act) => {
         acts.add(act);
         return omitted.has(act);
       },
       port: (domid) => observed(hypervisor.enter(domid)),
       runs: (domid) => hypervisor.domain(domid)?.state === 'running',
+      keepsRules: (domid) => world?.population.life(domid)?.honest ?? false,
       quarantined: (domid) => world?.quarantined(domid) ?? false,
       shownPixel: (domid, connector) => world?.shownPixel(domid, connector),
     };
@@ -148,9 +153,7 @@ export class World {
 
   /** Whether the daemon says that it has not let go of something of that domain. */
   quarantined(domid: DomId): boolean {
-    const rows = this.#backend.daemon?.status().guests ?? [];
-    const row = rows.find((guest) => guest.domid === domid);
-    return (row?.held.quarantinedPages ?? 0) > 0;
+    return (this.#backend.ledger?.heldBy(domid).quarantinedPages ?? 0) > 0;
   }
 
   get steps(): number {
@@ -178,12 +181,30 @@ export class World {
 
   async #getOn(): Promise<void> {
     const guests = this.population.lives.filter(({ honest }) => honest);
-    const goals = guests.map((life) => ({ life, frames: life.frames + PROGRESS_FRAMES }));
+    const goals = [
+      ...guests.map((life) => this.#goal(life, 'shows', () => life.frames)),
+      ...this.#sharingGoals(guests),
+    ];
     const late = () =>
-      goals.filter(({ life, frames }) => this.#isPresent(life) && life.frames < frames);
-    const missing = () => late().map(({ life }) => `domain ${life.guest.domid} does not`);
+      goals.filter(({ life, count, aim }) => this.#isPresent(life) && count() < aim);
+    const missing = () =>
+      late().map(({ life, what }) => `domain ${life.guest.domid} ${what} no more`);
     const what = 'every guest that keeps the rules gets on';
     await this.#reach(() => late().length === 0, { what, withinMs: PROGRESS_MS, missing });
+  }
+
+  /** Those that share, where there are two of them: each sends, and each receives. */
+  #sharingGoals(guests: readonly GuestLife[]): Progress[] {
+    const sharing = guests.filter(({ sharer }) => sharer !== undefined);
+    if (sharing.length < 2) return [];
+    return sharing.flatMap((life) => [
+      this.#goal(life, 'sends', () => life.sharer!.framesSent),
+      this.#goal(life, 'receives', () => life.sharer!.framesReceived),
+    ]);
+  }
+
+  #goal(life: GuestLife, what: string, count: () => number): Progress {
+    return { life, what, count, aim: count() + PROGRESS_FRAMES };
   }
 
   #isPresent(life: GuestLife): boolean {
@@ -255,8 +276,8 @@ export class World {
   }
 
   #lookAtLedger(): void {
-    const { daemon, quiet, clean } = this.#backend;
-    if (daemon && clean) this.#ledger.check(daemon, { quiet });
+    const { ledger, quiet, clean } = this.#backend;
+    if (ledger && clean) this.#ledger.check(ledger, { quiet });
   }
 
   /** On the screens of guests that keep the rules is what they drew, and nothing else. */
@@ -292,6 +313,14 @@ interface Goal {
   readonly withinMs: number;
   /** What it has not come to, when it is late. */
   readonly missing?: () => readonly string[];
+}
+
+/** How far somebody who keeps the rules has to get. */
+interface Progress {
+  readonly life: GuestLife;
+  readonly what: string;
+  readonly count: () => number;
+  readonly aim: number;
 }
 
 interface Parts {

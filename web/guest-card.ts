@@ -89,9 +89,10 @@ export class GuestCard {
       if (!connectors.has(connector)) this.#panels.delete(connector);
     }
     for (const display of displays) {
-      const panel = this.#panels.get(display.connector);
-      if (panel) panel.setStatus(display);
-      else this.#panels.set(display.connector, new ScreenPanel(display, name, this.#connection()));
+      const panel =
+        this.#panels.get(display.connector) ?? new ScreenPanel(display, name, this.#connection());
+      this.#panels.set(display.connector, panel);
+      panel.setStatus(display, { named: displays.length > 1 });
     }
     const panels = [...this.#panels.entries()].sort(([one], [other]) => one - other);
     arrange(

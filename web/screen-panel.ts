@@ -54,12 +54,13 @@ export class ScreenPanel {
     this.#canvas.addEventListener('blur', () => this.#showHint());
     this.#fit();
     new ResizeObserver(() => this.#fit()).observe(this.#frame);
-    this.setStatus(display);
   }
 
-  setStatus(display: DisplayStatus): void {
+  /** `named`: there are others, so that people need its name. */
+  setStatus(display: DisplayStatus, { named }: { named: boolean }): void {
     const size = `${display.width} × ${display.height}`;
-    setText(this.#mode, display.format ? `${size} · ${display.format}` : size);
+    const mode = display.format ? `${size} · ${display.format}` : size;
+    setText(this.#mode, named ? `${display.uniqueId} · ${mode}` : mode);
     setText(this.#values.flips, display.flipsPerSecond.toFixed(0));
     setText(this.#values.drawn, this.#drawnRate().toFixed(0));
     const { viewLatencyMs } = display;

@@ -34,6 +34,7 @@ const MAPPED_MAX = 12;
 const BURST_MAX = 40;
 const STORM_MAX = 300;
 const NODES_MAX = 40;
+const TOGGLES_MAX = 30;
 const INDICES = [0, 1, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff] as const;
 const VALUES = [
   '',
@@ -49,6 +50,8 @@ const VALUES = [
   'Ü',
   '1,2',
   '7',
+  '7'.repeat(300),
+  '1,'.repeat(40),
 ] as const;
 const DISPLAY_KEYS = [
   'req-ring-ref',
@@ -63,6 +66,8 @@ const OWN_KEYS = [
   'vkbd/0/page-gref',
   'vkbd/0/event-channel',
   'vkbd/0/request-multi-touch',
+  'vkbd/0/request-abs-pointer',
+  'vkbd/0/request-raw-pointer',
 ] as const;
 
 type Act = (hands: Hands) => Promise<void>;
@@ -237,7 +242,7 @@ async function scribble(hands: Hands): Promise<void> {
 
 async function toggleState(hands: Hands): Promise<void> {
   const device = happens(hands.random, 3) ? 'vkbd/0/state' : 'vdispl/0/state';
-  for (let left = between(hands.random, 1, 8); left > 0; left--) {
+  for (let left = between(hands.random, 1, TOGGLES_MAX); left > 0; left--) {
     await hands.domain.store.write(deviceNode(hands, device), String(hands.random.below(10)));
   }
 }

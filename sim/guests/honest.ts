@@ -23,6 +23,7 @@ import { lacking } from '../errors.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { RingOracle } from '../ring-oracle.ts';
+import { Sharer } from '../sharing/sharer.ts';
 import type { Surroundings } from '../surroundings.ts';
 import type { GuestLife } from './life.ts';
 
@@ -56,9 +57,16 @@ export function keyCodes(domid: number): { first: number; count: number } {
   return { first: 1 + (domid % 32) * 8, count: 8 };
 }
 
+export interface HonestGuestParts {
+  readonly guest: Guest;
+  readonly keyboard: boolean;
+  readonly shares: boolean;
+}
+
 export class HonestGuest implements GuestLife {
   readonly honest = true;
   readonly guest: Guest;
+  readonly sharer: Sharer | undefined;
   readonly #world: Surroundings;
   readonly #domain: GuestDomain;
   readonly #program: Program;
@@ -77,7 +85,7 @@ export class HonestGuest implements GuestLife {
   #frames = 0;
   #stopping = false;
 
-  constructor(world: Surroundings, { guest, keyboard }: { guest: Guest; keyboard: boolean }) {
+  constructor(world: Surroundings, { guest, keyboard, shares }: HonestGuestParts) {
     this.#world = world;
     this.guest = guest;
     this.#hasKeyboard = keyboard;
@@ -87,6 +95,7 @@ export class HonestGuest implements GuestLife {
     this.#program = new Program({ runtime, random, log: runtime.log });
     this.#domain = world.host.enter(guest, this.#program);
     world.oracle.trust(guest.domid);
+    this.sharer = shares ? new Sharer(world, this.#domain) : undefined;
     const { store } = this.#domain;
     const parts = { runtime, program: this.#program, domain: this.#domain, store, faults, trace };
     this.#watched = this.#watchingRings(programDomain(parts));
@@ -101,6 +110,7 @@ export class HonestGuest implements GuestLife {
   }
 
   start(): void {
+    this.sharer?.start();
     this.#inBackground(this.#keep((onFailed) => this.#openDisplay(onFailed)));
     if (!this.#hasKeyboard) return;
     this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(onFailed)));
@@ -115,6 +125,7 @@ export class HonestGuest implements GuestLife {
   }
 
   end(): void {
+    this.sharer?.end();
     this.#program.kill();
   }
 

@@ -15,6 +15,7 @@ import { ACTS, type Hands } from './acts.ts';
 import type { GuestLife } from './life.ts';
 import { RawFrontend, type RawWorld } from './raw-frontend.ts';
 import { RequestGenerator } from './requests.ts';
+import { SHARE_ACTS, type ShareHands } from './share-acts.ts';
 
 /** Time between two acts, in milliseconds: now and then none at all. */
 const BETWEEN_ACTS_MS = [1, 60] as const;
@@ -22,14 +23,24 @@ const AT_ONCE_ONE_IN = 4;
 /** A pause now and then, in which it answers nothing and nobody. */
 const SILENT_ONE_IN = 100;
 const SILENT_MS = [500, 8000] as const;
-const WEIGHTS = Object.fromEntries(
-  Object.entries(ACTS).map(([name, { weight }]) => [name, weight]),
-);
+/** With what it has in hand for either. */
+const SHARING_ACTS = { ...ACTS, ...SHARE_ACTS };
+const weightsOf = (acts: Readonly<Record<string, { readonly weight: number }>>) =>
+  Object.fromEntries(Object.entries(acts).map(([name, { weight }]) => [name, weight]));
+const WEIGHTS = weightsOf(ACTS);
+const SHARING_WEIGHTS = weightsOf(SHARING_ACTS);
+
+export interface HostileGuestParts {
+  readonly guest: Guest;
+  readonly connectors: number;
+  readonly shares: boolean;
+}
 
 export class HostileGuest implements GuestLife {
   readonly honest = false;
   readonly frames = 0;
   readonly keysDown = 0;
+  readonly sharer = undefined;
   readonly guest: Guest;
   readonly #world: Surroundings;
   readonly #random: Random;
@@ -37,8 +48,10 @@ export class HostileGuest implements GuestLife {
   readonly #domain: GuestDomain;
   readonly #raw: RawFrontend;
   readonly #keyboard: RawKeyboard;
+  readonly #shares: boolean;
 
-  constructor(world: Surroundings, { guest, connectors }: { guest: Guest; connectors: number }) {
+  constructor(world: Surroundings, { guest, connectors, shares }: HostileGuestParts) {
+    this.#shares = shares;
     this.#world = world;
     this.guest = guest;
     const { runtime, seed } = world;
@@ -48,10 +61,11 @@ export class HostileGuest implements GuestLife {
     this.#program = new Program({ runtime, random, log: silentLogger() });
     this.#domain = world.host.enter(guest, this.#program);
     this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors });
-    this.#keyboard = new RawKeyboard();
+    this.#keyboard = new RawKeyboard(this.#random);
   }
 
   start(): void {
+    if (this.#shares) this.#world.sharers.add(this.guest.domid);
     const [runtime, domain] = [this.#program, this.#domain];
     const keyboard = { runtime, domain, driver: this.#keyboard, devid: 0 };
     // What becomes of its frontends is the guest's own trouble.
@@ -66,6 +80,7 @@ export class HostileGuest implements GuestLife {
   }
 
   end(): void {
+    this.#world.sharers.delete(this.guest.domid);
     this.#program.kill();
   }
 
@@ -73,12 +88,13 @@ export class HostileGuest implements GuestLife {
     const { trace } = this.#world;
     const { domid } = this.guest;
     const hands = this.#hands();
+    const weights = this.#shares ? SHARING_WEIGHTS : WEIGHTS;
     for (let number = 0; this.#program.alive && this.#world.runs(domid); number++) {
-      const name = weighted(this.#random, WEIGHTS);
+      const name = weighted(this.#random, weights);
       if (!this.#world.omits(`${domid}-${number}`)) {
         trace.note(`act ${name}`, domid, number);
         this.#world.oracle.grantsChanged();
-        await ACTS[name]!.act(hands).catch(() => {});
+        await SHARING_ACTS[name]!.act(hands).catch(() => {});
       }
       await this.#pause();
     }
@@ -94,7 +110,7 @@ export class HostileGuest implements GuestLife {
     return new Promise((resolve) => this.#program.defer(resolve));
   }
 
-  #hands(): Hands {
+  #hands(): Hands & ShareHands {
     const keyboard = this.#keyboard;
     return {
       random: this.#random,
@@ -109,6 +125,9 @@ export class HostileGuest implements GuestLife {
       directories: [],
       mapped: [],
       windows: [],
+      peers: () => [...this.#world.sharers].filter((domid) => domid !== this.guest.domid),
+      exporters: [],
+      importers: [],
     };
   }
 
@@ -125,13 +144,25 @@ export class HostileGuest implements GuestLife {
 class RawKeyboard implements FrontendDriver {
   readonly type = 'vkbd';
   open: { page: SharedPages; channel: EventChannel } | undefined;
+  readonly #random: Random;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
 
   async publish({ domain, backendDomid: domid }: FrontendDevice, scope: Scope) {
     const page = scope.own(await domain.grants.share({ domid, pages: 1, writable: true }));
     const request = { remote: domid, handler: () => {} };
     const channel = scope.own(await domain.events.allocUnbound(request));
     this.open = { page, channel };
-    return { 'page-gref': `${page.refs[0]}`, 'event-channel': `${channel.port}` };
+    const wish = () => (happens(this.#random, 2) ? '1' : '0');
+    return {
+      'page-gref': `${page.refs[0]}`,
+      'event-channel': `${channel.port}`,
+      'request-abs-pointer': wish(),
+      'request-raw-pointer': wish(),
+      'request-multi-touch': wish(),
+    };
   }
 
   onConnected(): void {}

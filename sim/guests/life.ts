@@ -1,6 +1,7 @@
 // A guest of a simulated world, for those who manage guests.
 
 import type { Guest } from '../../src/hypervisor/guest.ts';
+import type { Sharer } from '../sharing/sharer.ts';
 
 export interface GuestLife {
   readonly guest: Guest;
@@ -8,6 +9,8 @@ export interface GuestLife {
   readonly honest: boolean;
   /** Frames that it has shown. */
   readonly frames: number;
+  /** Its program that shares, where it has one. */
+  readonly sharer: Sharer | undefined;
   /** Keys that it believes to be pressed. */
   readonly keysDown: number;
   start(): void;

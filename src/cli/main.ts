@@ -1,14 +1,9 @@
 #!/usr/bin/env node
-// xen-zcopy's command line: reads the words, loads the one command that was asked for, and turns
-// errors into one clear line and an exit code: 0, 1 (failed), 2 (used wrongly), 130 (Ctrl-C before the end).
+// xen-zcopy's command line: reads the words, and loads the one command that was asked for.
 
-import { Command, CommanderError, Option } from 'commander';
-import { messageOf, UsageError } from '../runtime/errors.ts';
-import { Interrupted } from './interrupted.ts';
+import { Command, Option } from 'commander';
+import { exitCodeOf } from './exit-code.ts';
 import { shareCommand } from './share/commands.ts';
-
-const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
 
 const DESCRIPTION = `Zero-copy sharing of pictures and input between Xen domains, in user space.
 
@@ -126,17 +121,4 @@ function inherit(command: Command): void {
   for (const inner of command.commands) inherit(inner.copyInheritedSettings(command));
 }
 
-/** Runs the command; the exit code says how it went. */
-async function main(argv: readonly string[]): Promise<number> {
-  try {
-    await program().parseAsync(argv);
-    return 0;
-  } catch (error) {
-    if (error instanceof Interrupted) return error.exitCode;
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
-    process.stderr.write(`xen-zcopy: ${messageOf(error)}\n`);
-    return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
-  }
-}
-
-process.exitCode = await main(process.argv);
+process.exitCode = await exitCodeOf(() => program().parseAsync(process.argv));

@@ -47,6 +47,8 @@ export interface DaemonOptions {
   readonly hostPaths: DaemonStatus['host']['paths'];
   /** Where this process is the host of the guests. */
   readonly controls?: GuestControls;
+  /** Told of the daemon's books, for one who compares them with the hypervisor's. */
+  readonly onLedger?: (ledger: Ledger) => void;
 }
 
 const NO_INPUT: InputStatus = { state: 'closed', area: { width: 0, height: 0 } };
@@ -90,6 +92,7 @@ export class Daemon implements DaemonView, AsyncDisposable {
     this.#ledger = new Ledger((error) => {
       runtime.log.error({ err: error }, 'the row of a guest that is gone cannot be closed');
     });
+    options.onLedger?.(this.#ledger);
     const onChange = () => this.#changed();
     const { output = (its) => new BrowserOutput(its) } = options;
     this.#output = this.#scope.own(output({ runtime, refreshHz, onChange }));

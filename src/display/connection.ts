@@ -12,6 +12,7 @@ import type { Gref, Port } from '../xen/ids.ts';
 import type { BackendDevice } from '../xen/xenbus/driver.ts';
 import { Buffers, refuseBadGrant } from './buffers.ts';
 import { Connector, type Objects } from './connector.ts';
+import { connectorNumber } from './connector-number.ts';
 import type { Cookie } from './cookie.ts';
 import { inTime } from './deadline.ts';
 import { type Framebuffer, Framebuffers } from './framebuffers.ts';
@@ -125,7 +126,8 @@ export class Connection implements Objects {
     const { index, uniqueId, width, height } = published;
     let connector: Connector | undefined;
     scope.defer(() => connector?.idle());
-    const info: ConnectorInfo = { domid, index, uniqueId, width, height };
+    const number = connectorNumber(device.devid, index);
+    const info: ConnectorInfo = { domid, index: number, uniqueId, width, height };
     const outputConnector = await output.connect(info, runtime);
     scope.defer(() => this.#closeOutput(outputConnector));
     const control = await this.#bind(scope, published.controlPort, () => connector?.serve());
@@ -137,6 +139,7 @@ export class Connection implements Objects {
     const opened = new Connector({
       runtime,
       info,
+      ringIndex: index,
       objects: this,
       output: outputConnector,
       confined: (work) => device.confined(work),

@@ -1,8 +1,9 @@
 // What is to be told about a connector that is connected now. Plain data, shared with the viewer page.
 
 export interface ConnectorStatus {
+  /** The display that it belongs to. */
   readonly devid: number;
-  /** Position among the device's connectors, from 0. */
+  /** Number among the guest's connectors; those of its first display count from 0 (connector-number.ts). */
   readonly connector: number;
   readonly uniqueId: string;
   /** Of the picture, or of the connector while nothing is shown; pixels. */

@@ -63,6 +63,8 @@ export interface Objects {
 export interface ConnectorParts {
   readonly runtime: Runtime;
   readonly info: ConnectorInfo;
+  /** Position at its device, from 0. */
+  readonly ringIndex: number;
   readonly objects: Objects;
   readonly output: OutputConnector;
   /** Makes what the output calls ours to answer for: see `BackendDevice.confined`. */
@@ -221,7 +223,7 @@ export class Connector {
   }
 
   #perform(request: DisplayRequest): Promise<void> | undefined {
-    const { objects } = this.#parts;
+    const { objects, ringIndex } = this.#parts;
     switch (request.operation) {
       case XENDISPL_OP_PG_FLIP:
         this.#flip(request.framebuffer);
@@ -232,8 +234,8 @@ export class Connector {
       case XENDISPL_OP_GET_EDID:
         throw new ProtocolViolation('edid-in-version-1', 'XEN_EOPNOTSUPP', 'GET_EDID is version 2');
     }
-    if (this.info.index !== GENERIC_CONNECTOR) {
-      const detail = `operation 0x${request.operation.toString(16)} on ring ${this.info.index}`;
+    if (ringIndex !== GENERIC_CONNECTOR) {
+      const detail = `operation 0x${request.operation.toString(16)} on ring ${ringIndex}`;
       throw new ProtocolViolation('wrong-connector', 'XEN_EINVAL', detail);
     }
     switch (request.operation) {

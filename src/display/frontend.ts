@@ -24,10 +24,10 @@ import { distrust } from '../xen/untrusted.ts';
 import { FrontendDevice, type FrontendDriver } from '../xen/xenbus/frontend-device.ts';
 import { parseResolution, parseVersions } from '../xen/xenbus/parse.ts';
 import { patientDomain } from '../zcopy/patient-domain.ts';
+import { CONNECTORS_MAX } from './connector-number.ts';
 import { FrontendConnector } from './frontend-connector.ts';
 import { DIMENSION_MAX } from './geometry.ts';
 import { GuestDisplay } from './guest-display.ts';
-import { CONNECTORS_MAX } from './published.ts';
 
 const VERSION = 1;
 
@@ -120,9 +120,11 @@ class DisplayDriver implements FrontendDriver {
     initRing(controlPage, displSring);
     const channel = async (handler: () => void) =>
       scope.own(await domain.events.allocUnbound({ remote: domid, handler }));
-    const control = await channel(() => connector.onResponses());
-    const events = await channel(() => connector.onEvents());
-    const connector = new FrontendConnector({
+    // Whoever goes by what an earlier frontend published may signal a port before we know that it is ours.
+    let connector: FrontendConnector | undefined;
+    const control = await channel(() => connector?.onResponses());
+    const events = await channel(() => connector?.onEvents());
+    const opened = new FrontendConnector({
       runtime: this.#options.runtime,
       index,
       width,
@@ -132,8 +134,9 @@ class DisplayDriver implements FrontendDriver {
       notify: () => control.notify(),
       fail: (error) => device.fail(error),
     });
-    scope.defer(() => connector.close());
-    this.#connectors.push(connector);
+    connector = opened;
+    scope.defer(() => opened.close());
+    this.#connectors.push(opened);
     return {
       [`${index}/${XENDISPL_FIELD_REQ_RING_REF}`]: String(pages.refs[0]),
       [`${index}/${XENDISPL_FIELD_REQ_CHANNEL}`]: String(control.port),

@@ -25,7 +25,7 @@ export interface Picture {
 
 export interface ConnectorInfo {
   readonly domid: DomId;
-  /** Position among the guest's connectors, from 0. */
+  /** Number among the guest's connectors, over all of its displays (connector-number.ts). */
   readonly index: number;
   readonly uniqueId: string;
   /** The resolution that the toolstack configured, in pixels. */

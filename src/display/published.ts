@@ -23,16 +23,16 @@ import {
   parseVersion,
   required,
 } from '../xen/xenbus/parse.ts';
+import { CONNECTORS_MAX, connectorNumber } from './connector-number.ts';
 import { DIMENSION_MAX } from './geometry.ts';
 
 /** Versions of displif that are served. */
 export const VERSIONS: readonly number[] = [1];
-/** Connectors of one display that are served; xen-drm-front has 4. */
-export const CONNECTORS_MAX = 16;
 /** Longest name of a connector, in characters. */
 const UNIQUE_ID_MAX = 256;
 
 export interface PublishedConnector {
+  /** Position at its device, from 0. */
   readonly index: number;
   readonly uniqueId: string;
   /** Pixels. */
@@ -94,7 +94,7 @@ async function readConnector(
   );
   return {
     index,
-    uniqueId: uniqueId(nodes.get(XENDISPL_FIELD_UNIQUE_ID), index),
+    uniqueId: uniqueId(device, nodes.get(XENDISPL_FIELD_UNIQUE_ID), index),
     width,
     height,
     controlRing: parse(XENDISPL_FIELD_REQ_RING_REF, parseGref),
@@ -112,11 +112,15 @@ const PUBLISHED_FIELDS = [
 ] as const;
 const FIELDS = [XENDISPL_FIELD_RESOLUTION, XENDISPL_FIELD_UNIQUE_ID, ...PUBLISHED_FIELDS] as const;
 
-/** Printable ASCII: it is shown to people and used as a name. Without a node, the connector's number. */
+/** Printable ASCII: it is shown to people and used as a name. Without a node, the guest-wide number. */
 const UNIQUE_ID = /^[\x20-\x7e]+$/;
 
-function uniqueId(value: Untrusted<string> | undefined, index: number): string {
-  if (value === undefined) return String(index);
+function uniqueId(
+  { devid }: BackendDevice,
+  value: Untrusted<string> | undefined,
+  index: number,
+): string {
+  if (value === undefined) return String(connectorNumber(devid, index));
   return check(value, (content) => {
     if (content.length <= UNIQUE_ID_MAX && UNIQUE_ID.test(content)) return content;
     const detail = `${index}/${XENDISPL_FIELD_UNIQUE_ID} is not 1 to ${UNIQUE_ID_MAX} printable characters`;

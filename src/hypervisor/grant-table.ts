@@ -94,6 +94,11 @@ export class GrantTable implements Disposable {
     return this.#frames.length * GRANTS_PER_FRAME;
   }
 
+  /** The first word of an entry as its domain and Xen have it now: flags, and the domid in the upper half. */
+  flagsOf(ref: number): number {
+    return Atomics.load(this.#words, ref * WORDS_PER_GRANT);
+  }
+
   /** Entries that somebody maps now. */
   get pinnedEntries(): number {
     return this.#pinnedEntries;

@@ -90,6 +90,11 @@ export class MachineMemory implements FrameSource, Disposable {
     return this.isOwnedBy(frame, owner) && this.#allocated[frame] === 1;
   }
 
+  /** Whose `frame` is, unless it is free or merely kept by somebody's mapping. */
+  ownerOf(frame: number): number | undefined {
+    return this.#allocated[frame] === 1 ? this.#owners[frame] : undefined;
+  }
+
   /** Whether `frame` is allocated to `owner` and mapped nowhere. */
   isUnmapped(frame: number, owner: number): boolean {
     return this.isAllocatedTo(frame, owner) && this.#references[frame] === 1;

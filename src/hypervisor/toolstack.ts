@@ -27,17 +27,23 @@ export interface DisplayConfig {
 
 export interface KeyboardConfig {
   readonly uniqueId?: string;
+  /** Says which of them this device has not got (libxl's feature-disable-*). */
+  readonly without?: 'keyboard' | 'pointer';
   /** The pointer sends positions in this range. */
   readonly absolute?: { readonly width: number; readonly height: number };
 }
 
 /** The devices of a guest, as in its xl.cfg. */
 export interface GuestDevices {
-  /** Connectors of its one display, in their order. */
+  /** Connectors of its display, in their order. */
   readonly displays?: readonly DisplayConfig[];
-  /** The backend allocates the display's buffers. */
+  /** Those of each further display: what further entries of `vdispl` are. */
+  readonly furtherDisplays?: readonly (readonly DisplayConfig[])[];
+  /** The backend allocates the buffers of all of its displays. */
   readonly beAlloc?: boolean;
   readonly keyboard?: true | KeyboardConfig;
+  /** Beside that one: what further entries of `vkb` are. */
+  readonly furtherKeyboards?: readonly KeyboardConfig[];
 }
 
 export const DOM0_NAME = 'Domain-0';
@@ -61,24 +67,23 @@ export function homeOf(domid: DomId): string {
 
 /** What a guest's devices are in xenstore. */
 export function deviceSpecs(domid: DomId, devices: GuestDevices): DeviceSpec[] {
-  const { displays = [], beAlloc = false, keyboard } = devices;
-  const specs: DeviceSpec[] = [];
-  const at = { backendDomid: DOM0, domid, devid: 0 };
-  if (displays.length > 0) {
-    specs.push({
-      device: { ...at, backendType: 'vdispl', frontendType: 'vdispl' },
+  const { displays = [], furtherDisplays = [], beAlloc = false } = devices;
+  const { keyboard, furtherKeyboards = [] } = devices;
+  const at = { backendDomid: DOM0, domid };
+  const screens = displays.length > 0 ? [displays, ...furtherDisplays] : [];
+  const keyboards = keyboard ? [keyboard === true ? {} : keyboard, ...furtherKeyboards] : [];
+  return [
+    ...screens.map((connectors, devid) => ({
+      device: { ...at, devid, backendType: 'vdispl', frontendType: 'vdispl' },
       backend: {},
-      readOnlyFrontend: displayNodes(displays, beAlloc),
-    });
-  }
-  if (keyboard) {
-    specs.push({
-      device: { ...at, backendType: 'vinput', frontendType: 'vkbd' },
-      backend: keyboardNodes(keyboard === true ? {} : keyboard),
+      readOnlyFrontend: displayNodes(connectors, beAlloc),
+    })),
+    ...keyboards.map((config, devid) => ({
+      device: { ...at, devid, backendType: 'vinput', frontendType: 'vkbd' },
+      backend: keyboardNodes(config),
       readOnlyFrontend: {},
-    });
-  }
-  return specs;
+    })),
+  ];
 }
 
 /** Writes the home of domain 0, as xen-init-dom0 does when a host starts. */
@@ -165,8 +170,9 @@ function displayNodes(displays: readonly DisplayConfig[], beAlloc: boolean): Dev
   return nodes;
 }
 
-function keyboardNodes({ uniqueId, absolute }: KeyboardConfig): DeviceNodeValues {
+function keyboardNodes({ uniqueId, without, absolute }: KeyboardConfig): DeviceNodeValues {
   const nodes: Record<string, string> = {};
+  if (without !== undefined) nodes[`feature-disable-${without}`] = '1';
   if (uniqueId !== undefined) nodes['unique-id'] = uniqueId;
   if (absolute) {
     nodes['feature-abs-pointer'] = '1';

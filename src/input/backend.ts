@@ -10,6 +10,7 @@ import type { GuestInput } from './guest-input.ts';
 import { KbdConnection } from './kbd-connection.ts';
 import { KeyboardInput } from './keyboard-input.ts';
 import { publishOffer, readPublished } from './published.ts';
+import { RoutedInput } from './routed-input.ts';
 
 /** Directory names of keyboards below `backend/`. */
 export const KEYBOARD_TYPES = ['vkbd', 'vinput'] as const;
@@ -19,28 +20,29 @@ export type KeyboardType = (typeof KEYBOARD_TYPES)[number];
 /** The keyboards and pointers of all guests, by guest. */
 export class GuestInputs {
   readonly onChange: () => void;
-  readonly #inputs = new Map<DomId, KeyboardInput[]>();
+  readonly #inputs = new Map<DomId, RoutedInput>();
 
   /** `onChange` is called when an input came, went, or changed its state. */
   constructor(onChange: () => void = () => {}) {
     this.onChange = onChange;
   }
 
-  /** The guest's input, the connected one when it has several; undefined when it has none. */
+  /** The guest's input, over all of its devices; undefined when it has none. */
   get(domid: DomId): GuestInput | undefined {
-    const inputs = this.#inputs.get(domid) ?? [];
-    return inputs.find(({ state }) => state === 'connected') ?? inputs[0];
+    return this.#inputs.get(domid);
   }
 
-  add(domid: DomId, input: KeyboardInput): void {
-    this.#inputs.set(domid, [...(this.#inputs.get(domid) ?? []), input]);
+  add({ guest: { domid }, devid }: BackendDevice, input: KeyboardInput): void {
+    const routed = this.#inputs.get(domid) ?? new RoutedInput();
+    this.#inputs.set(domid, routed);
+    routed.add(devid, input);
     this.onChange();
   }
 
-  remove(domid: DomId, input: KeyboardInput): void {
-    const others = (this.#inputs.get(domid) ?? []).filter((other) => other !== input);
-    if (others.length > 0) this.#inputs.set(domid, others);
-    else this.#inputs.delete(domid);
+  remove({ guest: { domid } }: BackendDevice, input: KeyboardInput): void {
+    const routed = this.#inputs.get(domid);
+    routed?.remove(input);
+    if (routed?.empty) this.#inputs.delete(domid);
     input.close();
   }
 }
@@ -73,10 +75,10 @@ export class KeyboardBackend implements BackendDriver {
     const { inputs } = this.#options;
     const input = new KeyboardInput(offer, () => inputs.onChange());
     this.#byDevice.set(device, input);
-    inputs.add(device.guest.domid, input);
+    inputs.add(device, input);
     device.scope.defer(() => {
       this.#byDevice.delete(device);
-      inputs.remove(device.guest.domid, input);
+      inputs.remove(device, input);
     });
   }
 
@@ -101,6 +103,7 @@ export class KeyboardBackend implements BackendDriver {
       notify: () => channel.notify(),
       fail: (error) => device.fail(error),
       onUnknownEvent: () => guest.countRefusal('unknown-out-event'),
+      offer: input.offer,
       contacts: wishes.multiTouch ? (input.offer.touch?.contacts ?? 0) : 0,
     });
     input.connect(connection, wishes);

@@ -94,10 +94,11 @@ class KeyboardDriver implements FrontendDriver {
     scope.defer(() => this.#releaseAll());
     const page = scope.own(await domain.grants.share({ domid, pages: 1, writable: true }));
     const events = new EventConsumer(page.bytes, IN_RING);
-    const handler = () => this.#take(events, channel, device);
-    const channel: EventChannel = scope.own(
-      await domain.events.allocUnbound({ remote: domid, handler }),
-    );
+    // Whoever goes by what an earlier frontend published may signal the port before we know that it is ours.
+    let opened: EventChannel | undefined;
+    const handler = () => this.#take(events, device, () => opened?.notify());
+    const channel = scope.own(await domain.events.allocUnbound({ remote: domid, handler }));
+    opened = channel;
     return {
       [XENKBD_FIELD_RING_GREF]: String(page.refs[0]),
       [XENKBD_FIELD_EVT_CHANNEL]: String(channel.port),
@@ -115,7 +116,7 @@ class KeyboardDriver implements FrontendDriver {
   }
 
   /** Takes what is there, at most a ring's worth, and tells the backend that there is room again. */
-  #take(events: EventConsumer, channel: EventChannel, device: FrontendDevice): void {
+  #take(events: EventConsumer, device: FrontendDevice, notify: () => void): void {
     try {
       let taken = 0;
       for (; taken < events.slots; taken++) {
@@ -126,7 +127,7 @@ class KeyboardDriver implements FrontendDriver {
       }
       if (taken === 0) return;
       events.confirm();
-      channel.notify();
+      notify();
     } catch (error) {
       device.fail(error instanceof Error ? error : new Error(String(error)));
     }

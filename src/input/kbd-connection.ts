@@ -11,17 +11,20 @@ import type { GuestContext } from '../xen/xenbus/driver.ts';
 import { EventQueue } from './event-queue.ts';
 import {
   BTN_LEFT,
+  BTN_TASK,
   encodeKbdEvent,
   IN_RING,
+  isPointerButton,
   type KbdEvent,
   KEY_MAX,
   OUT_RING,
 } from './kbd-events.ts';
+import type { InputOffer } from './keyboard-input.ts';
 
 /** Ranges of codes that Linux frontends take: keys, a pointer's buttons, keys again. */
 const ACCEPTED_CODES: readonly (readonly [first: number, last: number])[] = [
   [1, 239],
-  [BTN_LEFT, BTN_LEFT + 7],
+  [BTN_LEFT, BTN_TASK],
   [0x160, KEY_MAX - 1],
 ];
 
@@ -37,6 +40,8 @@ export interface KbdConnectionOptions {
   readonly fail: (error: Error) => void;
   /** It sent an event, of which the protocol defines none. */
   readonly onUnknownEvent: () => void;
+  /** What the device has. */
+  readonly offer: Pick<InputOffer, 'keyboard' | 'pointer'>;
   /** Contacts of the frontend's touch screen; 0 without one. */
   readonly contacts: number;
 }
@@ -57,7 +62,7 @@ export class KbdConnection {
     const { page } = options;
     this.#options = options;
     const used = new Int32Array(page.buffer, page.byteOffset + IN_RING.prodOffset, 1)[0] !== 0;
-    this.#leftovers = used ? everyRelease(options.contacts) : [];
+    this.#leftovers = used ? everyRelease(options) : [];
     this.#in = new EventProducer(page, IN_RING, { confirmation: 'required' });
     this.#out = new EventConsumer(page, OUT_RING);
   }
@@ -141,10 +146,15 @@ export class KbdConnection {
 
 /**
  * Releases of everything that can be down. A backend that died told nobody what was, and a release of
- * what is not down does nothing.
+ * what is not down does nothing; but what the device has no place for, a Linux frontend cannot bear.
  */
-function everyRelease(contacts: number): KbdEvent[] {
-  const keys = ACCEPTED_CODES.flatMap(([first, last]) =>
+function everyRelease({
+  offer,
+  contacts,
+}: Pick<KbdConnectionOptions, 'offer' | 'contacts'>): KbdEvent[] {
+  const has = ([first]: readonly [number, number]) =>
+    isPointerButton(first) ? offer.pointer : offer.keyboard;
+  const keys = ACCEPTED_CODES.filter(has).flatMap(([first, last]) =>
     Array.from({ length: last - first + 1 }, (_, index): KbdEvent => {
       return { kind: 'key', code: first + index, pressed: false };
     }),

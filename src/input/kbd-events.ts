@@ -29,6 +29,8 @@ export const KEY_MAX = 0x2ff;
 export const FIRST_BUTTON = 0x100;
 /** BTN_LEFT of linux/input-event-codes.h. */
 export const BTN_LEFT = 0x110;
+/** BTN_TASK, the last of the buttons that Linux's pointer has; all other codes are its keyboard's. */
+export const BTN_TASK = 0x117;
 /** Absolute positions of a frontend that asked for raw ones run from 0 to here. */
 export const RAW_POSITION_MAX = 0x7fff;
 
@@ -47,6 +49,10 @@ export const OUT_RING: EventRingGeometry = {
   slotBytes: XENKBD_OUT_EVENT_SIZE,
   slots: XENKBD_OUT_RING_LEN,
 };
+
+export function isPointerButton(code: number): boolean {
+  return code >= BTN_LEFT && code <= BTN_TASK;
+}
 
 /** What one slot of the in ring says. */
 export type KbdEvent =

@@ -12,7 +12,14 @@
 import type { EventQueue } from './event-queue.ts';
 import type { GuestInput, Touch } from './guest-input.ts';
 import type { KbdConnection } from './kbd-connection.ts';
-import { BTN_LEFT, FIRST_BUTTON, type KbdEvent, KEY_MAX, RAW_POSITION_MAX } from './kbd-events.ts';
+import {
+  BTN_LEFT,
+  FIRST_BUTTON,
+  isPointerButton,
+  type KbdEvent,
+  KEY_MAX,
+  RAW_POSITION_MAX,
+} from './kbd-events.ts';
 
 export interface Area {
   readonly width: number;
@@ -21,6 +28,9 @@ export interface Area {
 
 /** What the backend offers, from its own nodes. */
 export interface InputOffer {
+  /** Whether there is a keyboard, and a pointer; a Linux frontend without one crashes when told of its keys. */
+  readonly keyboard: boolean;
+  readonly pointer: boolean;
   /** Of the absolute pointer. */
   readonly area: Area;
   /** Of the touch screen; undefined when none is offered. */
@@ -76,6 +86,28 @@ export class KeyboardInput implements GuestInput {
     return this.#wishes.raw ? RAW_AREA : this.offer.area;
   }
 
+  /** Whether there is a place for this key or button. */
+  takesKey(code: number): boolean {
+    return isPointerButton(code) ? this.offer.pointer : this.offer.keyboard;
+  }
+
+  get takesPointer(): boolean {
+    return this.offer.pointer;
+  }
+
+  /** Whether touches are touches here; elsewhere the first finger is the pointer. */
+  get takesTouch(): boolean {
+    return this.#wishes.multiTouch && this.offer.touch !== undefined;
+  }
+
+  holdsKey(code: number): boolean {
+    return this.#pressed.has(code);
+  }
+
+  holdsContact(contact: number): boolean {
+    return this.#contacts.has(contact) || this.#finger === contact;
+  }
+
   /** Events go to `connection` from now on. */
   connect(connection: KbdConnection, wishes: InputWishes): void {
     this.#connection = connection;
@@ -102,6 +134,7 @@ export class KeyboardInput implements GuestInput {
   key(code: number, pressed: boolean): void {
     if (!Number.isInteger(code) || code < 1 || code > KEY_MAX) this.#count(false);
     else if (!pressed) this.#release(code);
+    else if (!this.takesKey(code)) this.#count(false);
     else if (!this.#pressed.has(code)) this.#press(code);
     else if (code < FIRST_BUTTON) {
       this.#send((queue) => queue.tryRepeat({ kind: 'key', code, pressed }));
@@ -143,7 +176,7 @@ export class KeyboardInput implements GuestInput {
     const { offer } = this;
     if (!Number.isInteger(contact) || !Number.isFinite(x) || !Number.isFinite(y)) {
       this.#count(false);
-    } else if (!this.#wishes.multiTouch || !offer.touch) this.#pointWith(touch);
+    } else if (!offer.touch || !this.takesTouch) this.#pointWith(touch);
     else if (contact < 0 || contact >= offer.touch.contacts) this.#count(false);
     else if (phase === 'up') this.#lift(contact);
     else this.#touch(contact, this.#onTouchScreen(touch, offer.touch.area));
@@ -208,7 +241,8 @@ export class KeyboardInput implements GuestInput {
   }
 
   #move(event: KbdEvent): void {
-    this.#send((queue) => queue.tryMove(event));
+    if (this.offer.pointer) this.#send((queue) => queue.tryMove(event));
+    else this.#count(false);
   }
 
   #send(put: (queue: EventQueue) => boolean): boolean {

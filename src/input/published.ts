@@ -8,6 +8,7 @@ import { XENDISPL_DRIVER_NAME, XENDISPL_FIELD_RESOLUTION } from '../abi/displif.
 import {
   XENKBD_FIELD_EVT_CHANNEL,
   XENKBD_FIELD_FEAT_ABS_POINTER,
+  XENKBD_FIELD_FEAT_DSBL_KEYBRD,
   XENKBD_FIELD_FEAT_DSBL_POINTER,
   XENKBD_FIELD_FEAT_MTOUCH,
   XENKBD_FIELD_FEAT_RAW_POINTER,
@@ -83,11 +84,14 @@ export async function publishOffer(device: BackendDevice): Promise<InputOffer> {
     width: await offered(device, XENKBD_FIELD_WIDTH, { value: size.width, max: SIDE_MAX }),
     height: await offered(device, XENKBD_FIELD_HEIGHT, { value: size.height, max: SIDE_MAX }),
   };
-  if ((await device.readBackend(XENKBD_FIELD_FEAT_DSBL_POINTER)) === '1') {
+  const has = async (disabled: string) => (await device.readBackend(disabled)) !== '1';
+  const keyboard = await has(XENKBD_FIELD_FEAT_DSBL_KEYBRD);
+  const pointer = await has(XENKBD_FIELD_FEAT_DSBL_POINTER);
+  if (keyboard && !pointer) {
     device.log.warn('xen-kbdfront crashes on the first key when the pointer alone is disabled');
   }
   if ((await offered(device, XENKBD_FIELD_FEAT_MTOUCH, flag)) === 0) {
-    return { area, touch: undefined };
+    return { keyboard, pointer, area, touch: undefined };
   }
   const touch = {
     width: await offered(device, XENKBD_FIELD_MT_WIDTH, { value: area.width, max: SIDE_MAX }),
@@ -95,7 +99,7 @@ export async function publishOffer(device: BackendDevice): Promise<InputOffer> {
   };
   const count = { value: DEFAULT_CONTACTS, max: CONTACTS_MAX };
   const contacts = await offered(device, XENKBD_FIELD_MT_NUM_CONTACTS, count);
-  return { area, touch: { area: touch, contacts } };
+  return { keyboard, pointer, area, touch: { area: touch, contacts } };
 }
 
 export interface PublishedKeyboard {

@@ -25,6 +25,9 @@ export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** What went on when a call failed, for its `SysError`. */
@@ -48,6 +51,7 @@ function load() {
     open: libc.func('int open(const char *, int)'),
     read: libc.func('intptr_t read(int, void *, size_t)'),
     write: libc.func('intptr_t write(int, const void *, size_t)'),
+    flock: libc.func('int flock(int, int)'),
     close: libc.func('int close(int)'),
   };
 }
@@ -259,6 +263,14 @@ export function tryWrite(fd: number, bytes: Uint8Array, context: CallContext): n
 /** Asks for room for so many bytes in a pipe, which the system may refuse. @returns whether it was given */
 export function widenPipe(fd: number, bytes: number): boolean {
   return libc().fcntl(fd, F_SETPIPE_SZ, bytes) >= 0;
+}
+
+/** flock(2), exclusive, until the descriptor is closed. @returns false when another open file has it @throws SysError */
+export function tryLock(fd: number, context: CallContext): boolean {
+  const result = libc().flock(fd, LOCK_EX | LOCK_NB);
+  const errno = koffi.errno();
+  if (result >= 0) return true;
+  return errno === koffi.os.errno.EWOULDBLOCK ? false : fail('flock', errno, context);
 }
 
 /** close(2). @throws SysError */

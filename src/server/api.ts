@@ -50,7 +50,7 @@ export function apiRoutes(metrics: Metrics): readonly Route[] {
     },
     {
       method: 'GET',
-      path: /^\/api\/guests\/(\d{1,5})\/displays\/(\d{1,3})\.png$/,
+      path: /^\/api\/guests\/(\d{1,5})\/displays\/(\d{1,7})\.png$/,
       handle: (question) => pictures.take(() => pictureOf(question)),
     },
     {

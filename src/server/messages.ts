@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
 import { CONTROL_ACTIONS } from '../daemon/status.ts';
+import { CONNECTOR_NUMBER_MAX } from '../display/connector-number.ts';
 import type { InputEvent, ViewerMessage } from '../outputs/browser/protocol.ts';
 import { HttpError } from './http-error.ts';
 
@@ -18,9 +19,6 @@ export const MAX_WATCHED_SCREENS = 64;
 
 /** Contacts that a person's hands, and a large table's guests, may have on a screen. */
 const MAX_CONTACTS = 32;
-
-/** Connectors of one guest, more than frontends look for. */
-const MAX_CONNECTORS = 64;
 
 /** Largest step of a relative motion or of the wheel, in either direction. */
 const MAX_STEP = 0x7fff;
@@ -58,10 +56,7 @@ const domid = z
   .int()
   .min(0)
   .max(DOMID_FIRST_RESERVED - 1);
-const connector = z
-  .int()
-  .min(0)
-  .max(MAX_CONNECTORS - 1);
+const connector = z.int().min(0).max(CONNECTOR_NUMBER_MAX);
 const frame = z.int().min(0).max(0xffff_ffff);
 
 const viewerMessage = z.discriminatedUnion('type', [

@@ -111,13 +111,19 @@ export class ViewerServer implements AsyncDisposable {
   #listen(): Promise<void> {
     const { host, port } = this.#options;
     return new Promise((resolve, reject) => {
-      this.#http.on('error', (error: NodeJS.ErrnoException) => {
-        this.#runtime.log.error({ error: error.message }, 'the HTTP server met an error');
+      const refuse = (error: NodeJS.ErrnoException) => {
         const remedy = 'choose another address with --listen HOST:PORT (port 0 picks a free one)';
         const context = `listening on ${host}:${port}`;
         reject(new SysError({ call: 'listen', errnoName: error.code ?? 'EIO', context, remedy }));
+      };
+      this.#http.once('error', refuse);
+      this.#http.listen({ host, port }, () => {
+        this.#http.off('error', refuse);
+        this.#http.on('error', ({ message }) => {
+          this.#runtime.log.error({ error: message }, 'the HTTP server met an error');
+        });
+        resolve();
       });
-      this.#http.listen({ host, port }, resolve);
     });
   }
 

@@ -29,6 +29,8 @@ export interface AttachOptions {
   /** Charged to the exporter. */
   readonly domain: Pick<Domain, 'foreign' | 'events' | 'grants'>;
   readonly offered: OfferedShare;
+  /** Ends the waiting for the exporter's answer. */
+  readonly signal: AbortSignal;
 }
 
 /** How long an exporter may take to accept an importer. */
@@ -64,7 +66,7 @@ export async function attach(options: AttachOptions, onEvent: () => void): Promi
     const page = await mapOfExporter(options, [offered.offer.controlRef], true, farewell);
     steps.unshift(unmapStep(page));
     const control = new ControlPage(page.bytes);
-    await introduce({ offer, control, channel, condition, offered });
+    await introduce({ offer, control, channel, condition, offered, signal: options.signal });
     return { offer, control, channel, condition, steps };
   } catch (error) {
     await new Release({ runtime, steps }).release();
@@ -87,15 +89,16 @@ async function bind(
   }
 }
 
-/** Says that we are here. @throws ShareError unless we are accepted */
+/** Says that we are here. @throws ShareError unless we are accepted, the signal's reason */
 async function introduce(parts: {
   readonly offer: OfferReader;
   readonly control: ControlPage;
   readonly channel: EventChannel;
   readonly condition: Condition;
   readonly offered: OfferedShare;
+  readonly signal: AbortSignal;
 }): Promise<void> {
-  const { offer, control, channel, condition, offered } = parts;
+  const { offer, control, channel, condition, offered, signal } = parts;
   const session = ((offer.session + 1) >>> 0 || 1) >>> 0;
   control.version = SHARE_VERSION;
   control.session = session;
@@ -106,7 +109,7 @@ async function introduce(parts: {
     return offer.session === session || undefined;
   };
   const what = `domain ${offered.exporter} answers who opens the share ${offered.id}`;
-  await condition.until(look, what, { timeoutMs: ACCEPT_TIMEOUT_MS });
+  await condition.until(look, what, { timeoutMs: ACCEPT_TIMEOUT_MS, signal });
   if (offer.attached === SHARE_ATTACHED_ACCEPTED) return;
   if (offered.node.withdrawMs !== undefined) {
     throw new ShareError('withdrawn', `the share ${offered.id} is withdrawn`);

@@ -1,7 +1,8 @@
 // One exporter that we listen to: what it offers, what of it we have open, what it costs, what we answer.
 //
 // Invariants: everything that the exporter makes us hold is charged to its account, within the budget of its
-// rule, before it is acquired; its row in the ledger goes with the last of it.
+// rule, before it is acquired; its row in the ledger goes with the last of it, which an opening that is under way, and
+// a mapping that the kernel does not take back at once, are waited for.
 
 import assert from 'node:assert/strict';
 import { ProtocolViolation } from '../runtime/errors.ts';
@@ -12,6 +13,7 @@ import type { DomId } from '../xen/ids.ts';
 import type { HeldBuffer } from '../xen/xenbus/driver.ts';
 import { accountedDomain } from '../zcopy/accounted-domain.ts';
 import type { Account, Ledger } from '../zcopy/ledger.ts';
+import { patientDomain } from '../zcopy/patient-domain.ts';
 import { Answers } from './answers.ts';
 import { ImportedShare, type OpenOptions } from './imported-share.ts';
 import type { OfferedShare } from './offered-share.ts';
@@ -40,11 +42,13 @@ export class Peer {
   readonly #account: Account;
   readonly #domain: Domain;
   #answers: Answers | undefined;
-  readonly #open = new Map<ShareId, ImportedShare | 'opening'>();
+  readonly #open = new Map<ShareId, ImportedShare | Promise<ImportedShare>>();
+  /** Aborts with why nothing is opened any more. */
+  readonly #leaving = new AbortController();
   #offers: PeerOffers | undefined;
 
   private constructor(options: PeerOptions) {
-    const { domain, ledger, exporter, rule } = options;
+    const { runtime, domain, ledger, exporter, rule } = options;
     this.#options = options;
     this.exporter = exporter;
     this.#scope = new Scope(`peer-${exporter}`);
@@ -52,7 +56,7 @@ export class Peer {
     const account = ledger.open({ domid: exporter, name, budget: budgetOf(rule) });
     this.#scope.defer(() => ledger.close(account));
     this.#account = account;
-    this.#domain = accountedDomain(domain, account);
+    this.#domain = accountedDomain(patientDomain(runtime, domain), account);
   }
 
   /** Begins to listen, and has looked once. @throws SysError */
@@ -88,7 +92,7 @@ export class Peer {
   }
 
   get shares(): readonly ImportedShare[] {
-    return [...this.#open.values()].filter((share) => share !== 'opening');
+    return [...this.#open.values()].filter((share) => share instanceof ImportedShare);
   }
 
   /** What the exporter was refused, by reason. */
@@ -107,9 +111,11 @@ export class Peer {
     if (this.#open.has(id)) {
       throw new ShareError('in-use', `the share ${id} is open in this program`);
     }
-    this.#open.set(id, 'opening');
+    this.#leaving.signal.throwIfAborted();
     try {
-      const share = await this.#import(offered, options);
+      const opening = this.#import(offered, options);
+      this.#open.set(id, opening);
+      const share = await opening;
       this.#open.set(id, share);
       void share.released.then(() => this.#onReleased(id));
       return share;
@@ -121,8 +127,10 @@ export class Peer {
     }
   }
 
-  /** Closes everything of it. */
+  /** Closes everything of it; what is being opened is given up. */
   async close(): Promise<void> {
+    this.#leaving.abort(new ShareError('closed', 'the importer is closed'));
+    await Promise.allSettled(this.#open.values());
     await Promise.all(this.shares.map((share) => share.close({ timeoutMs: CLOSE_TIMEOUT_MS })));
     await this.#scope.close();
   }
@@ -143,6 +151,7 @@ export class Peer {
         runtime: this.#options.runtime,
         domain: this.#domain,
         offered,
+        signal: this.#leaving.signal,
         onViolation: ({ reason }) => this.#account.countRefusal(reason),
         onExporterGone: () => this.#offers?.gone(offered.id),
       });
@@ -163,7 +172,7 @@ export class Peer {
 
   #onEvent(event: ShareEvent): void {
     const open = this.#open.get(event.share.id);
-    if (open !== undefined && open !== 'opening') {
+    if (open instanceof ImportedShare) {
       if (event.type === 'withdrawn') open.withdraw(event.deadlineMs ?? 0);
       if (event.type === 'gone') open.exporterGone();
     }

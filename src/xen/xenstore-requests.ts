@@ -31,7 +31,8 @@ export interface XenstoreRequest {
   readonly context: string;
 }
 
-interface Waiting extends XenstoreRequest {
+interface Waiting {
+  readonly request: XenstoreRequest;
   readonly resolve: (payload: Uint8Array) => void;
   readonly reject: (error: SysError) => void;
 }
@@ -82,7 +83,7 @@ export class XenstoreRequests {
     if (this.#closed) return Promise.reject(requestError(request, 'ECONNRESET'));
     if (this.#queue.length >= MAX_QUEUED) return Promise.reject(requestError(request, 'EBUSY'));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ ...request, resolve, reject });
+      this.#queue.push({ request, resolve, reject });
       this.#sendWhatMay();
     });
   }
@@ -97,7 +98,7 @@ export class XenstoreRequests {
       const waiting = this.#queue.shift();
       if (!waiting) return;
       const requestId = this.#freeId();
-      const { type, transactionId, parts } = waiting;
+      const { type, transactionId, parts } = waiting.request;
       this.#outstanding.set(requestId, waiting);
       this.#channel.send(encodeMessage({ type, requestId, transactionId }, ...parts));
     }
@@ -129,14 +130,14 @@ export class XenstoreRequests {
     }
     const waiting = this.#outstanding.get(message.requestId);
     const { type } = message;
-    if (!waiting || (type !== waiting.type && type !== XS_ERROR)) {
+    if (!waiting || (type !== waiting.request.type && type !== XS_ERROR)) {
       const detail = `${xsMessageName(type)} for request ${message.requestId}`;
       throw new ProtocolViolation('unexpected-reply', 'XEN_EINVAL', detail);
     }
     this.#outstanding.delete(message.requestId);
     if (type === XS_ERROR) {
       const errnoName = decodeString(message.payload).replace(/\0.*$/s, '');
-      waiting.reject(requestError(waiting, errnoName, REMEDIES[errnoName]));
+      waiting.reject(requestError(waiting.request, errnoName, REMEDIES[errnoName]));
     } else {
       waiting.resolve(message.payload);
     }
@@ -148,8 +149,8 @@ export class XenstoreRequests {
     this.#closed = true;
     const over = [...this.#outstanding.values(), ...this.#queue.splice(0)];
     this.#outstanding.clear();
-    for (const waiting of over) {
-      waiting.reject(requestError(waiting, 'ECONNRESET', reason && `xenstore: ${reason.message}`));
+    for (const { request, reject } of over) {
+      reject(requestError(request, 'ECONNRESET', reason && `xenstore: ${reason.message}`));
     }
     this.#listener.onClosed();
     this.#tellClosed(reason);

@@ -20,14 +20,16 @@ export interface XenstoreHead {
 
 export interface XenstoreMessage extends XenstoreHead {
   /** A private copy. */
-  readonly payload: Uint8Array;
+  readonly payload: Buffer;
 }
 
 /** A piece of a payload: a string (of one-byte characters) or bytes. */
 export type PayloadPart = string | Uint8Array;
 
 const HEAD_BYTES = sockmsg.size;
-const EMPTY = new Uint8Array(0);
+const EMPTY = Buffer.alloc(0);
+/** So many bytes are copied faster one by one than by making a view of them. */
+const FEW_BYTES = 64;
 const { type, req_id, tx_id, len } = sockmsg.fields;
 
 /** Cuts a stream of bytes, given in pieces of any size, into messages. */
@@ -58,7 +60,7 @@ export class MessageParser {
         const detail = `${length} bytes of payload, at most ${XENSTORE_PAYLOAD_MAX} are allowed`;
         throw new ProtocolViolation('payload-too-long', 'XEN_EINVAL', detail);
       }
-      this.#payload = length === 0 ? EMPTY : new Uint8Array(length);
+      this.#payload = length === 0 ? EMPTY : Buffer.alloc(length);
     }
     return taken;
   }
@@ -93,7 +95,8 @@ interface Piece {
 /** Copies as much as there is and fits; returns how many bytes that were. */
 function copyPiece({ from, at, to, filled }: Piece): number {
   const count = Math.min(from.length - at, to.length - filled);
-  to.set(from.subarray(at, at + count), filled);
+  if (count > FEW_BYTES) to.set(from.subarray(at, at + count), filled);
+  else for (let index = 0; index < count; index++) to[filled + index] = from[at + index]!;
   return count;
 }
 
@@ -104,18 +107,23 @@ export function payloadLength(parts: readonly PayloadPart[]): number {
   return total;
 }
 
+/** The head of the message that is being encoded. */
+const head = new Uint8Array(HEAD_BYTES);
+const headView = new DataView(head.buffer);
+
 /** A whole message: the head, then the parts one after the other. NULs between them are the caller's. */
-export function encodeMessage(head: XenstoreHead, ...parts: readonly PayloadPart[]): Uint8Array {
+export function encodeMessage(
+  { type, requestId, transactionId }: XenstoreHead,
+  ...parts: readonly PayloadPart[]
+): Uint8Array {
   const length = payloadLength(parts);
   assert(length <= XENSTORE_PAYLOAD_MAX, `a payload of ${length} bytes`);
-  const bytes = new Uint8Array(HEAD_BYTES + length);
-  const buffer = Buffer.from(bytes.buffer);
-  const view = new DataView(bytes.buffer);
-  const { type, requestId, transactionId } = head;
-  sockmsg.write(view, 0, { type, req_id: requestId, tx_id: transactionId, len: length });
+  const bytes = Buffer.alloc(HEAD_BYTES + length);
+  sockmsg.write(headView, 0, { type, req_id: requestId, tx_id: transactionId, len: length });
+  bytes.set(head);
   let at = HEAD_BYTES;
   for (const part of parts) {
-    if (typeof part === 'string') buffer.write(part, at, 'latin1');
+    if (typeof part === 'string') bytes.write(part, at, 'latin1');
     else bytes.set(part, at);
     at += part.length;
   }
@@ -124,7 +132,10 @@ export function encodeMessage(head: XenstoreHead, ...parts: readonly PayloadPart
 
 /** The bytes as a string of one-byte characters. */
 export function decodeString(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+  const buffer = Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return buffer.toString('latin1');
 }
 
 /** The strings of a payload, each ended by a NUL; what follows the last NUL counts when not empty. */

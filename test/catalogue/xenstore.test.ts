@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { XENDISPL_OP_GET_EDID } from '../../src/abi/displif.ts';
-import { CONNECTORS_MAX } from '../../src/display/published.ts';
+import { CONNECTORS_MAX } from '../../src/display/connector-number.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
 import { eraseDevice, removeDevice } from '../../src/xen/xenbus/toolstack.ts';

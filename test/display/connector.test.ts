@@ -48,6 +48,7 @@ async function setUp(changes: Partial<ConnectorParts> = {}) {
   const unused = () => assert.fail('not asked for');
   const connector = new Connector({
     runtime,
+    ringIndex: 0,
     info: INFO,
     objects: {
       create: unused,

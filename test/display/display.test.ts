@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { DisplayFrontend } from '../../src/display/frontend.ts';
 import type { GuestDisplay, GuestFramebuffer } from '../../src/display/guest-display.ts';
 import { RGB565, XRGB8888 } from '../../src/display/pixel-format.ts';
 import { NullOutput } from '../../src/outputs/null.ts';
+import { eagerChannels } from '../xen/eager-channels.ts';
 import { DisplayHost, type HostOptions, type TestDisplay } from './host.ts';
 import { RecordingOutput } from './recording-output.ts';
 
@@ -237,5 +239,26 @@ test('a buffer of a display that is over cannot be made, and the error says why 
   const over = { name: 'SysError', errnoName: 'ENOTCONN' };
   await guest.close();
   await host.run(assert.rejects(display.createBuffer(shape), over));
+  await host.close();
+});
+
+test('an event before a frontend has its connector concerns nobody (seed 758800519)', async () => {
+  const host = await DisplayHost.open();
+  const { domain } = await host.guest('64x48', '32x32');
+  let connected = false;
+  const failures: Error[] = [];
+  const frontend = await host.run(
+    DisplayFrontend.open({
+      runtime: host.runtime,
+      domain: eagerChannels(domain),
+      onConnected: () => {
+        connected = true;
+      },
+      onFailed: (reason) => failures.push(reason),
+    }),
+  );
+  await host.until(() => connected || failures.length > 0, 'the display connects');
+  assert.deepEqual(failures, []);
+  await host.run(frontend.close());
   await host.close();
 });

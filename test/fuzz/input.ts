@@ -68,6 +68,13 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   fc.record({ do: fc.constant('scribble' as const), at: fc.nat(PAGE_SIZE - 1), value: u8 }),
 );
 
+const OFFER = {
+  keyboard: true,
+  pointer: true,
+  area: AREA,
+  touch: { area: AREA, contacts: CONTACTS },
+};
+
 /** A person at a keyboard and a guest at its page. */
 class KeyboardRig {
   readonly runtime = new VirtualRuntime(1);
@@ -89,10 +96,10 @@ class KeyboardRig {
       notify: () => {},
       fail: (error) => this.failures.push(error),
       onUnknownEvent: () => {},
+      offer: OFFER,
       contacts: CONTACTS,
     });
-    const touch = { area: AREA, contacts: CONTACTS };
-    this.input = new KeyboardInput({ area: AREA, touch }, () => {});
+    this.input = new KeyboardInput(OFFER, () => {});
     this.input.connect(this.connection, wishes);
   }
 

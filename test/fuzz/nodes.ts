@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { CONNECTORS_MAX, checkVersion, readConnectors } from '../../src/display/published.ts';
+import { CONNECTORS_MAX } from '../../src/display/connector-number.ts';
+import { checkVersion, readConnectors } from '../../src/display/published.ts';
 import { publishOffer, readPublished } from '../../src/input/published.ts';
 import { silentLogger } from '../../src/runtime/runtime.ts';
 import { domId } from '../../src/xen/ids.ts';

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { RawExporter, RawImporter } from '../../sim/guests/raw-ends.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import {
   shareMetadata as metadataLayout,
@@ -18,7 +19,6 @@ import { parseShareId } from '../../src/share/share-id.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
 import { gref } from '../../src/xen/ids.ts';
 import { distrust } from '../../src/xen/untrusted.ts';
-import { RawExporter, RawImporter } from '../share/raw-ends.ts';
 import { sharing } from '../share/world.ts';
 import { edit, edits, fuzzer, orRefused, u8, u32 } from './fuzzer.ts';
 

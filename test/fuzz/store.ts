@@ -35,7 +35,7 @@ export const xenstoreWire = fuzzer({
       type,
       requestId: id,
       transactionId: tx,
-      payload: new Uint8Array(Buffer.from(payload)),
+      payload: Buffer.from(payload),
     }));
     const stream = Buffer.concat(sent.map((each) => encodeMessage(each, each.payload)));
     if (length !== undefined && messages.length > 0) stream.writeUInt32LE(length, 12);

@@ -16,6 +16,7 @@ import {
   removeDevice,
 } from '../../src/xen/xenbus/toolstack.ts';
 import type { Budget } from '../../src/zcopy/budget.ts';
+import { eagerChannels } from '../xen/eager-channels.ts';
 import { World } from '../xen/xenbus/world.ts';
 
 const NOTHING = { mappings: 0, ports: 0, rows: 0 };
@@ -524,4 +525,26 @@ test('the pointer has the size of the first display when nobody says otherwise',
   assert.equal(await world.run(world.dom0.store.read(`${backend}/width`)), '1920');
   assert.equal(await world.run(world.dom0.store.read(`${backend}/feature-abs-pointer`)), '1');
   await world.run(bus.close());
+});
+
+test('an event before a frontend has its channel concerns nobody (seed 758800519)', async () => {
+  const { world, bus, inputs, guest } = await host();
+  const failures: Error[] = [];
+  const front = await world.run(
+    KeyboardFrontend.open({
+      runtime: world.runtime,
+      domain: eagerChannels(guest),
+      handlers: {},
+      onFailed: (reason) => failures.push(reason),
+    }),
+  );
+  await world.until(
+    () => inputs.get(guest.domid)?.state === 'connected' || failures.length > 0,
+    'the keyboard connects',
+  );
+  assert.deepEqual(failures, []);
+  await world.run(front.close());
+  await world.idle();
+  await world.run(bus.close());
+  assert.deepEqual(world.held, NOTHING);
 });

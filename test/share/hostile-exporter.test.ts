@@ -3,9 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RawExporter, type RawOffer } from '../../sim/guests/raw-ends.ts';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
 import type { Gref } from '../../src/xen/ids.ts';
-import { RawExporter, type RawOffer } from './raw-ends.ts';
 import { shareError, sharing } from './world.ts';
 
 const REFUSED: readonly (readonly [string, RawOffer, string])[] = [

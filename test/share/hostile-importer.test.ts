@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RawImporter } from '../../sim/guests/raw-ends.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
-import { RawImporter } from './raw-ends.ts';
 import { type ShareWorld, shareError, sharing } from './world.ts';
 
 async function offered(world: ShareWorld) {

@@ -25,19 +25,26 @@ async function find(defects: Defects): Promise<FoundViolation | undefined> {
 
 /** A domain of the daemon with a defect. */
 function domain(change: (domain: Domain) => Partial<Domain>): Defects {
-  return {
-    domain: (whole) => ({
-      domid: whole.domid,
-      provider: whole.provider,
-      grants: whole.grants,
-      foreign: whole.foreign,
-      memory: whole.memory,
-      events: whole.events,
-      store: whole.store,
-      [Symbol.asyncDispose]: () => whole[Symbol.asyncDispose](),
-      ...change(whole),
-    }),
+  return { domain: (whole) => composed(whole, change(whole)) };
+}
+
+function composed(whole: Domain, change: Partial<Domain>): Domain {
+  const { domid, provider, grants, foreign, memory, events, store } = whole;
+  const close = () => whole[Symbol.asyncDispose]();
+  const same = { domid, provider, grants, foreign, memory, events, store };
+  return { ...same, [Symbol.asyncDispose]: close, ...change };
+}
+
+/** A mapping of one page, for reading, that is a copy of what was there when it was made. */
+function copying(whole: Domain): Domain {
+  const { foreign } = whole;
+  const map: Domain['foreign']['map'] = async (request) => {
+    const mapping = await foreign.map(request);
+    if (request.writable || request.refs.length > 1) return mapping;
+    const copy = Uint8Array.from(mapping.bytes);
+    return Object.defineProperty(mapping, 'bytes', { value: copy });
   };
+  return composed(whole, { foreign: { map, export: (request) => foreign.export(request) } });
 }
 
 const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly InvariantName[] }>> = {
@@ -111,6 +118,10 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
       },
     },
     breaks: ['view-of-closed-window'],
+  },
+  'a frame of a share that is a copy': {
+    defects: { sharing: copying },
+    breaks: ['foreign-frame'],
   },
   'a flip that is completed twice': {
     defects: {

@@ -2,6 +2,7 @@
 // complete at the rate that it asks for.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { until } from '../../../src/runtime/runtime.ts';
 import { attach } from '../../attached.ts';
 import { Daemon } from '../../daemon.ts';
 import { type Connector, Guest } from '../../guest.ts';
@@ -88,6 +89,43 @@ test('the guest shuts down, and the host holds what it held before it came', asy
   await guest.shutdown();
   await host.settled(served);
   assert.deepEqual((await daemon.status()).guests, []);
+});
+
+test('a guest’s two displays are screens 0 and 16, each with what is drawn on its own card', async () => {
+  const [first, second] = CONNECTORS as readonly [Connector, Connector];
+  const config = { connectors: [first], furtherDisplays: [[second]] };
+  guest = await Guest.create(machine.dom0, { name: 'twins', ...config });
+  await guest.booted();
+  const screens = async () =>
+    (await daemon.guest(guest.domid))?.displays.map(({ connector, uniqueId }) => [
+      connector,
+      uniqueId,
+    ]);
+  const bothAreThere = async () => (await screens())?.length === 2;
+  const timing = { timeoutMs: SHOWN_TIMEOUT_MS, intervalMs: 250 };
+  await until(machine.runtime, bothAreThere, { what: 'two displays', ...timing });
+  assert.deepEqual(await screens(), [
+    [0, first.id],
+    [16, second.id],
+  ]);
+  // The guest's programs draw on its newest card. Without the display of that one, it is the other's.
+  const newest = 'ls -d /sys/class/drm/card? | tail -n 1';
+  const cardOwner = async () =>
+    (await guest.shell(`basename $(readlink -f $(${newest})/device)`)).trim();
+  const drawn = new Set<string>();
+  for (let seed = 1; seed <= 2; seed++) {
+    const owner = await cardOwner();
+    drawn.add(owner);
+    const [{ width, height }, screen] = owner === 'vdispl-1' ? [second, 16] : [first, 0];
+    const painting = { connector: 0, format: 'XR24', seed, width, height } as const;
+    const program = await paint(guest, painting);
+    await assertShown(daemon, guest, { ...painting, connector: screen });
+    await program.stop();
+    if (seed === 1) await guest.shell(`echo ${owner} >/sys/bus/xen/drivers/vdispl/unbind`);
+  }
+  assert.deepEqual([...drawn].sort(), ['vdispl-0', 'vdispl-1']);
+  await guest.shutdown();
+  await host.settled(served);
 });
 
 test('the daemon ends when it is told, and the host holds what it held before it', async () => {

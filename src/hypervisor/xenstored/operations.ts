@@ -26,21 +26,25 @@ const PERMISSION_BYTES = 8;
  * The node, which the caller may use with that right.
  * @throws StoreError EACCES, or ENOENT for a node that is missing where the caller might know so
  */
-export function access({ view, caller }: Context, path: string, right: Right): StoreNode {
+export function access(context: Context, path: string, right: Right): StoreNode {
+  const node = find(context, path, right);
+  if (!node) throw new StoreError('ENOENT');
+  return node;
+}
+
+/** The same, or undefined for a node that is missing where the caller might know so. @throws StoreError EACCES */
+function find({ view, caller }: Context, path: string, right: Right): StoreNode | undefined {
   const node = view.get(path);
-  if (node) {
-    if (!allows(node.permissions, caller, right)) throw new StoreError('EACCES');
-    return node;
-  }
   // Nobody owns what is missing: who may write above may know that it is.
-  const needed = right === 'own' ? 'write' : right;
-  const mayKnow = allows(view.nearest(path).node.permissions, caller, needed);
-  throw new StoreError(mayKnow ? 'ENOENT' : 'EACCES');
+  const known = node ?? view.nearest(path).node;
+  const needed = node === undefined && right === 'own' ? 'write' : right;
+  if (!allows(known.permissions, caller, needed)) throw new StoreError('EACCES');
+  return node;
 }
 
 /** Stores the value, making the node and its parents when they are missing. */
 export function write(context: Context, path: string, value: Uint8Array): void {
-  const node = writable(context, path);
+  const node = find(context, path, 'write');
   if (!node) {
     create(context, path, value);
     return;
@@ -51,12 +55,12 @@ export function write(context: Context, path: string, value: Uint8Array): void {
 
 /** Makes the node and its parents; one that exists stays as it is. */
 export function makeDirectory(context: Context, path: string): void {
-  if (!writable(context, path)) create(context, path, new Uint8Array(0));
+  if (!find(context, path, 'write')) create(context, path, new Uint8Array(0));
 }
 
 /** Removes the node and everything below; a missing one is fine when its parent exists. */
 export function remove(context: Context, path: string): void {
-  const node = writable(context, path);
+  const node = find(context, path, 'write');
   const parent = parentOf(path);
   if (parent === undefined) throw new StoreError('EINVAL');
   if (node) context.view.apply({ kind: 'remove', path }, { path, removed: true });
@@ -78,16 +82,6 @@ function checkPermissionCount({ quotas }: Context, permissions: Permissions): vo
 
 function checkOwner(caller: Caller, before: Permissions, after: Permissions): void {
   if (after[0].domid !== before[0].domid && !caller.privileged) throw new StoreError('EPERM');
-}
-
-/** The node to write to, or undefined when it is missing and the caller may make it. */
-function writable(context: Context, path: string): StoreNode | undefined {
-  try {
-    return access(context, path, 'write');
-  } catch (error) {
-    if (error instanceof StoreError && error.errnoName === 'ENOENT') return undefined;
-    throw error;
-  }
 }
 
 function create(context: Context, path: string, value: Uint8Array): void {

@@ -9,7 +9,7 @@ import type { Logger, Runtime, Timer } from '../../runtime/runtime.ts';
 import { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
 import { distrust } from '../untrusted.ts';
-import type { BackendDriver } from './driver.ts';
+import { type BackendDriver, DEVID_MAX } from './driver.ts';
 import type { Guests } from './guests.ts';
 import { parseDomId, parseU32 } from './parse.ts';
 import { SerialTask } from './serial-task.ts';
@@ -19,6 +19,7 @@ import { type DeviceStatus, ServedDevice } from './served-device.ts';
 const DEVICES_MAX = 4096;
 /** Pause before the devices are listed again when that failed: nothing else would make us look. */
 const SCAN_RETRY_MS = 1000;
+const DEVIDS = { min: 0, max: DEVID_MAX };
 /** Keys of a device's directory that others write and that decide anything. */
 const DECISIVE_KEYS = new Set(['frontend', 'state', 'online']);
 
@@ -118,7 +119,7 @@ export class BackendBus implements AsyncDisposable {
     try {
       if (this.#devices.size >= DEVICES_MAX) throw new Error(`more than ${DEVICES_MAX} devices`);
       const domid = parseDomId(distrust(domidName), 'domid');
-      return this.#add(name, { domid, devid: parseU32(distrust(devidName), 'devid') });
+      return this.#add(name, { domid, devid: parseU32(distrust(devidName), 'devid', DEVIDS) });
     } catch (error) {
       this.#log.warn({ reason: messageOf(error) }, `not a device: ${this.#root}/${name}`);
       return undefined;

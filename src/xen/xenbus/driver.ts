@@ -76,6 +76,9 @@ export interface GuestContext {
   pool(): Promise<MemoryPool>;
 }
 
+/** Largest number of a device; toolstacks count a guest's devices of a type from 0. */
+export const DEVID_MAX = 0xffff;
+
 /** One PV device of a guest: `backend/<type>/<domid>/<devid>` in our xenstore directory. */
 export interface BackendDevice {
   /** Handlers of its event channels and watches are confined. */

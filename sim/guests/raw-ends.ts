@@ -13,9 +13,18 @@ import {
   shareMetadata,
   shareOffer,
 } from '../../src/abi/share.ts';
-import type { EventChannel, ForeignMapping, SharedPages } from '../../src/xen/domain.ts';
+import type { Domain, EventChannel, ForeignMapping, SharedPages } from '../../src/xen/domain.ts';
 import type { DomId, Gref } from '../../src/xen/ids.ts';
-import type { ShareWorld, TestDomain } from './world.ts';
+
+/** How the world's time is made to pass. */
+export interface RawShareWorld {
+  /** What the promise gives, with the world going on until it does. */
+  run<T>(promise: Promise<T>): Promise<T>;
+}
+
+export interface RawDomain {
+  readonly domain: Domain;
+}
 
 type OfferFields = Parameters<typeof shareOffer.write>[2];
 type MetadataFields = Parameters<typeof shareMetadata.write>[2];
@@ -66,8 +75,8 @@ export class RawExporter {
   }
 
   static async open(
-    { run }: ShareWorld,
-    { from, to, ...raw }: RawOffer & { from: TestDomain; to: DomId },
+    { run }: RawShareWorld,
+    { from, to, ...raw }: RawOffer & { from: RawDomain; to: DomId },
   ): Promise<RawExporter> {
     const { domain } = from;
     const { id = ID, slots = 1, slotPages = 1, stream = false, writable = false } = raw;
@@ -177,8 +186,8 @@ export class RawImporter {
 
   /** Maps the offer and binds, as the node of the share says. */
   static async open(
-    { run }: ShareWorld,
-    { of, exporter, id }: { of: TestDomain; exporter: DomId; id: string },
+    { run }: RawShareWorld,
+    { of, exporter, id }: { of: RawDomain; exporter: DomId; id: string },
   ): Promise<RawImporter> {
     const { domain } = of;
     const path = `/local/domain/${exporter}/data/xen-zcopy/offers/${domain.domid}/${id}`;
@@ -221,7 +230,7 @@ export class RawImporter {
   }
 
   /** Ends as a program does that dies. */
-  async leave({ run }: ShareWorld): Promise<void> {
+  async leave({ run }: RawShareWorld): Promise<void> {
     shareControl.fields.importer_live.set(viewOf(this.control), 0, 0);
     this.channel.notify();
     await run(Promise.resolve(this.control[Symbol.asyncDispose]()));

@@ -1,0 +1,118 @@
+// What a program that keeps the rules does with shares that others export to it: listens to those that share now, opens what
+// they offer, takes frames in their order or the newest, holds each for a while, and looks whether it got what was sent.
+
+import { PAGE_SIZE } from '../../src/abi/page.ts';
+import { sleep } from '../../src/runtime/runtime.ts';
+import type { ReadableFrame } from '../../src/share/consumer.ts';
+import type { ImportedShare } from '../../src/share/imported-share.ts';
+import { Importer } from '../../src/share/importer.ts';
+import type { OfferedShare } from '../../src/share/offered-share.ts';
+import { DEFAULT_RULE } from '../../src/share/policy.ts';
+import { between, happens } from '../chance.ts';
+import { flawIn, shareMark } from './marks.ts';
+import type { Sharing } from './sharer.ts';
+
+/** What one partner may offer. */
+const RULE = { ...DEFAULT_RULE, maxShares: 3, maxBytes: 16 * PAGE_SIZE };
+/** How long it listens to the same ones, and holds a frame or a buffer, in milliseconds. */
+const LISTENING_MS = [200, 4000] as const;
+const HELD_MS = [0, 60] as const;
+const KEPT_MS = [1, 1000] as const;
+/** A producer is waited for so long at most, in milliseconds. */
+const PATIENCE_MS = 5000;
+/** One stream in so many is left early; one frame in so many is held for a while. */
+const LEAVE_ONE_IN = 20;
+const HOLD_ONE_IN = 2;
+const LATEST_ONE_IN = 3;
+
+/** Listens to all that share now, for a while. @throws SysError, GrantMapError */
+export async function importFrom(sharing: Sharing): Promise<void> {
+  const { program, domain, random, peers, judge } = sharing;
+  const accept = peers().map((from) => ({ ...RULE, from }));
+  const importer = await Importer.open({ runtime: program, domain, policy: { accept } });
+  let closing: Promise<void> | undefined;
+  program.after(between(random, ...LISTENING_MS), () => {
+    closing = importer.close();
+    closing.catch((error: unknown) => judge(error));
+  });
+  for await (const { type, share } of importer.events()) {
+    if (type === 'offered') {
+      const failed = (error: unknown) => judge(error, share.exporter);
+      take(sharing, importer, share).catch(failed);
+    }
+  }
+  await closing;
+}
+
+/** One share, from its opening to its end. */
+async function take(sharing: Sharing, importer: Importer, offered: OfferedShare): Promise<void> {
+  const { random } = sharing;
+  const writable = offered.writable && happens(random, 2);
+  const share = await importer.open(offered.id, { writable });
+  try {
+    if (offered.kind === 'stream') await takeFrames(sharing, share, offered);
+    else await keepBuffer(sharing, share, offered);
+  } finally {
+    await share.close();
+  }
+}
+
+async function keepBuffer(
+  sharing: Sharing,
+  share: ImportedShare,
+  offered: OfferedShare,
+): Promise<void> {
+  look(sharing, { share, offered, bytes: share.bytes, number: 0 });
+  sharing.received(offered.exporter);
+  await sleep(sharing.program, between(sharing.random, ...KEPT_MS));
+}
+
+async function takeFrames(
+  sharing: Sharing,
+  share: ImportedShare,
+  offered: OfferedShare,
+): Promise<void> {
+  const { random } = sharing;
+  const latest = happens(random, LATEST_ONE_IN);
+  while (!happens(random, LEAVE_ONE_IN)) {
+    const frame = await share.frames.acquire({ latest, timeoutMs: PATIENCE_MS });
+    if (frame === undefined) return;
+    try {
+      await hold(sharing, { share, offered, frame });
+    } finally {
+      frame.release();
+    }
+  }
+}
+
+async function hold(
+  sharing: Sharing,
+  { share, offered, frame }: { share: ImportedShare; offered: OfferedShare; frame: ReadableFrame },
+): Promise<void> {
+  const { random, program, received, world } = sharing;
+  const { bytes, sequence: number } = frame;
+  world.trace.note('frame taken', offered.exporter, number);
+  look(sharing, { share, offered, bytes, number });
+  received(offered.exporter);
+  if (!happens(random, HOLD_ONE_IN)) return;
+  await sleep(program, between(random, ...HELD_MS));
+  look(sharing, { share, offered, bytes, number });
+}
+
+interface Looked {
+  readonly share: ImportedShare;
+  readonly offered: OfferedShare;
+  readonly bytes: Uint8Array;
+  readonly number: number;
+}
+
+/** What is there is what its exporter sent, whole, for as long as the share is open. */
+function look({ world, domain }: Sharing, { share, offered, bytes, number }: Looked): void {
+  const { exporter } = offered;
+  if (share.end !== undefined || !world.runs(exporter)) return;
+  if (!world.keepsRules(exporter)) return;
+  const flaw = flawIn(bytes, shareMark(exporter, number));
+  world.findings.hold(flaw === undefined, 'foreign-frame', () => {
+    return `domain ${domain.domid} reads frame ${number} of domain ${exporter}: ${flaw}`;
+  });
+}
