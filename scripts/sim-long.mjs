@@ -1,6 +1,6 @@
 // `npm run sim:long`: worlds of fresh seeds until the time is over (`--minutes N`, 10 unless told otherwise), one line
 // each; with `--coverage`, and then the branches that no world reached of what the simulation is about; or, with
-// `--explore`, every course of two guests' buffers (minutes). Ends with 1 at the first violation, after shrinking it.
+// `--explore`, every course of small worlds that `npm test` has no time for (minutes). Ends with 1 at the first violation, after shrinking it.
 import { randomInt } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -9,13 +9,20 @@ import { explore, shrinkRun, simulate } from '../dist/sim/index.js';
 import { runCovered } from './coverage.mjs';
 
 const STEPS = 200_000;
-const WHOLE = ['create', 'attach', 'show', 'flip', 'destroy'];
-/** Two guests with a buffer each, and the death of either side at any moment: some 6000 states. */
-const TWO_GUESTS = {
-  lives: [WHOLE, ['create', 'destroy']],
-  deaths: { guests: true, backend: true },
-  statesMax: 100_000,
+const OWN = ['create', 'attach', 'show', 'flip', 'destroy'];
+const LENT = ['borrow', 'attach', 'show', 'flip', 'destroy'];
+const SHORT = ['create', 'destroy'];
+const EITHER = { guests: true, backend: true };
+/** By what they are about; none has as many states as would be given up at. */
+const EXPLORED = {
+  'two guests with a buffer each': { lives: [OWN, SHORT], deaths: EITHER },
+  'a guest with a lent buffer': { lives: [LENT], deaths: { ...EITHER, displays: true } },
+  'a guest with a lent buffer beside one with its own': {
+    lives: [['borrow'], SHORT],
+    deaths: EITHER,
+  },
 };
+const STATES_MAX = 100_000;
 /** The folders of src/ whose branches are counted. */
 const COVERED = ['display', 'xen/xenbus', 'input', 'zcopy', 'share'];
 
@@ -42,11 +49,14 @@ function filesOf(folder) {
 
 async function exploreAll() {
   const onProgress = (states) => process.stderr.write(`${states} states\n`);
-  const { failure, ...found } = await explore({ ...TWO_GUESTS, onProgress });
-  process.stdout.write(`${JSON.stringify(found)}\n`);
-  if (failure === undefined) return 0;
-  process.stdout.write(`${failure.broken.join('\n')}\nafter\n${failure.course.join('\n')}\n`);
-  return 1;
+  for (const [world, options] of Object.entries(EXPLORED)) {
+    const { failure, ...found } = await explore({ ...options, statesMax: STATES_MAX, onProgress });
+    process.stdout.write(`${JSON.stringify({ world, ...found })}\n`);
+    if (failure === undefined) continue;
+    process.stdout.write(`${failure.broken.join('\n')}\nafter\n${failure.course.join('\n')}\n`);
+    return 1;
+  }
+  return 0;
 }
 
 async function runFor(durationMs) {

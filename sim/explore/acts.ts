@@ -3,19 +3,12 @@
 // The guest has two names for buffers. What it knows of each decides what is right: there is none, it is live, or the
 // guest gave it up and was told that the backend could not have it back in time, so that it may be there or not.
 
-import {
-  displReq,
-  XENDISPL_DBUF_FLG_REQ_ALLOC,
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
+import { displReq, XENDISPL_DBUF_FLG_REQ_ALLOC } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import { XRGB8888 } from '../../src/display/pixel-format.ts';
 import type { Gref } from '../../src/xen/ids.ts';
+import { attachBody, configBody, createBody, destroyBody, flipBody } from '../guests/bodies.ts';
 
 /** One page of pixels. */
 export const WIDTH = 32;
@@ -71,29 +64,24 @@ function bodyOf(act: Act, directory: Gref): RequestBody {
   const geometry = { width: WIDTH, height: HEIGHT };
   const dbuf_cookie = COOKIES[bufferOf(act)];
   switch (act) {
-    case 'attach': {
-      const fb_attach = {
+    case 'attach':
+      return attachBody({
         ...geometry,
         dbuf_cookie,
         fb_cookie: FRAMEBUFFER,
         pixel_format: XRGB8888.fourcc,
-      };
-      return { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach } };
-    }
-    case 'show': {
-      const set_config = { ...geometry, fb_cookie: FRAMEBUFFER, x: 0, y: 0, bpp: 32 };
-      return { operation: XENDISPL_OP_SET_CONFIG, op: { set_config } };
-    }
+      });
+    case 'show':
+      return configBody({ ...geometry, fb_cookie: FRAMEBUFFER, x: 0, y: 0, bpp: 32 });
     case 'flip':
-      return { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: FRAMEBUFFER } } };
+      return flipBody(FRAMEBUFFER);
     case 'destroy':
     case 'destroy another':
-      return { operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy: { dbuf_cookie } } };
+      return destroyBody(dbuf_cookie);
     default: {
       const flags = isBorrow(act) ? XENDISPL_DBUF_FLG_REQ_ALLOC : 0;
       const size = { bpp: 32, buffer_sz: BYTES, flags, data_ofs: 0 };
-      const dbuf_create = { ...geometry, ...size, dbuf_cookie, gref_directory: directory };
-      return { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+      return createBody({ ...geometry, ...size, dbuf_cookie, gref_directory: directory });
     }
   }
 }

@@ -14,8 +14,10 @@ import type { Move } from './chosen-runtime.ts';
 const { gref } = pageDirectory.fields;
 
 export interface BorrowerOptions {
-  /** The guest's, for the names of moves; its first letter is what it draws. */
+  /** The guest's, for the names of moves. */
   readonly name: string;
+  /** What it draws, in every byte. */
+  readonly colour: number;
   readonly domain: GuestDomain;
   readonly backend: DomId;
   /** Whether a buffer can be mapped for certain. */
@@ -73,7 +75,7 @@ export class BorrowedMemory {
   }
 
   async #map(): Promise<void> {
-    const { name, domain, backend, isLive, complain } = this.#options;
+    const { colour, domain, backend, isLive, complain } = this.#options;
     const refs = [this.#named];
     const buffer = this.#asked;
     this.#empty();
@@ -81,7 +83,7 @@ export class BorrowedMemory {
       const mapping = await domain.foreign.map({ domid: backend, refs, writable: true });
       this.#mapped = { buffer, mapping };
       if (mapping.bytes.some((byte) => byte !== 0)) complain('borrowed memory is not zero');
-      mapping.bytes.fill(name.charCodeAt(0));
+      mapping.bytes.fill(colour);
     } catch (error) {
       if (!(error instanceof GrantMapError)) complain(`mapping failed: ${String(error)}`);
       if (isLive(buffer)) complain(`a live buffer cannot be mapped: ${String(error)}`);

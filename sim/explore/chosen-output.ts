@@ -2,6 +2,7 @@
 // any more. It reads what it was given as long as it may, so that a view that went too early shows.
 
 import type { ConnectorInfo, OutputConnector, Picture } from '../../src/display/output.ts';
+import type { DomId } from '../../src/xen/ids.ts';
 import type { Move } from './chosen-runtime.ts';
 
 export class ChosenConnector implements OutputConnector {
@@ -11,12 +12,14 @@ export class ChosenConnector implements OutputConnector {
   readonly reading = new Set<Picture>();
   /** Calls after it was closed: there must be none. */
   lateCalls = 0;
+  readonly domid: DomId;
   readonly #owner: string;
   readonly #retired: (() => void)[] = [];
   #onFlipped: (() => void) | undefined;
   #closed = false;
 
   constructor({ domid, index }: ConnectorInfo) {
+    this.domid = domid;
     this.#owner = `output of domain ${domid}, connector ${index}`;
   }
 

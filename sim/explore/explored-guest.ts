@@ -41,6 +41,8 @@ export interface GuestOptions {
   readonly port: HypercallPort;
   readonly backend: DomId;
   readonly life: readonly Act[];
+  /** What it draws, in every byte. */
+  readonly colour: number;
   /** Buffers that its budget has room for. */
   readonly buffersMax: number;
 }
@@ -48,6 +50,7 @@ export interface GuestOptions {
 export class ExploredGuest {
   readonly name: string;
   readonly domain: GuestDomain;
+  readonly colour: number;
   /** What it published, as a display's frontend nodes. */
   readonly published: ReadonlyMap<string, string>;
   /** What was not as it has to be. */
@@ -72,6 +75,7 @@ export class ExploredGuest {
   private constructor(options: GuestOptions, parts: GuestParts) {
     this.name = options.name;
     this.domain = options.domain;
+    this.colour = options.colour;
     this.#life = options.life;
     this.#port = options.port;
     this.#rings = parts.rings;
@@ -241,10 +245,12 @@ async function shareOwn({
   domain: { grants },
   backend: domid,
   life,
+  colour,
 }: GuestOptions): Promise<ReadonlyMap<BufferName, OwnPage>> {
   const own = new Map<BufferName, OwnPage>();
   for (const buffer of new Set(life.filter(isCreate).map(bufferOf))) {
-    const { refs } = await grants.share({ domid, pages: 1, writable: false });
+    const { refs, bytes } = await grants.share({ domid, pages: 1, writable: false });
+    bytes.fill(colour);
     const directory = await writePageDirectory(grants, { domid, refs });
     own.set(buffer, { pixels: refs[0]!, directory: directory.refs[0]! });
   }

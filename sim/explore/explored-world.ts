@@ -9,8 +9,8 @@
 
 import { createHash } from 'node:crypto';
 import { Connection } from '../../src/display/connection.ts';
-import type { ConnectorInfo, DisplayOutput } from '../../src/display/output.ts';
-import { type HypervisorBooks, leakReport } from '../../src/hypervisor/books.ts';
+import type { ConnectorInfo, DisplayOutput, Picture } from '../../src/display/output.ts';
+import { leakReport } from '../../src/hypervisor/books.ts';
 import { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { HypercallPort } from '../../src/hypervisor/hypercalls.ts';
 import { Hypervisor } from '../../src/hypervisor/hypervisor.ts';
@@ -18,7 +18,7 @@ import type { Runtime } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import { distrust } from '../../src/xen/untrusted.ts';
-import type { BackendDevice, HeldBuffer } from '../../src/xen/xenbus/driver.ts';
+import type { BackendDevice } from '../../src/xen/xenbus/driver.ts';
 import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
 import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
@@ -28,6 +28,7 @@ import { ChosenConnector } from './chosen-output.ts';
 import { ChosenTime, type Move } from './chosen-runtime.ts';
 import { ExploredGuest } from './explored-guest.ts';
 import { brokenLoans, loansOf } from './lending-rules.ts';
+import { wrongRow } from './row-rules.ts';
 import { stepwiseDomain } from './stepwise-domain.ts';
 
 export interface WorldOptions {
@@ -136,12 +137,11 @@ export class ExploredWorld implements Disposable {
 
   /** The rules that are broken now, a line each. */
   violations(): string[] {
-    const books = this.#hypervisor.books();
     const complaints = this.#served.flatMap(({ guest }) => guest.complaints);
     const lending = brokenLoans(this.#hypervisor, this.#backend.domid);
     const rules = [...this.#time.complaints, ...complaints, ...lending];
     if (!this.#backendAlive) return rules;
-    return [...rules, ...this.#wrongReads(), ...this.#wrongAccounts(books)];
+    return [...rules, ...this.#wrongReads(), ...this.#wrongRows()];
   }
 
   /** What has come to nothing when nothing can happen any more, a line each. */
@@ -195,6 +195,7 @@ export class ExploredWorld implements Disposable {
       port,
       backend,
       life,
+      colour: name.charCodeAt(0),
       buffersMax: budget.buffers,
     });
     const { context, account } = openGuest({
@@ -281,43 +282,23 @@ export class ExploredWorld implements Disposable {
     this.#hypervisor.destroy(this.#backend.domid);
   }
 
-  /** An output reads nothing whose pages are not mapped, and is not called once it is closed. */
+  /** An output reads nothing but its guest's own pictures while they are mapped, and is not called once it is closed. */
   #wrongReads(): string[] {
-    const late = this.#outputs.filter(({ lateCalls }) => lateCalls > 0);
-    const pictures = this.#outputs.flatMap(({ reading }) => [...reading]);
-    const gone = pictures.filter((picture) => !isReadable(picture));
-    return [
-      ...late.map(() => 'an output was called after it was closed'),
-      ...gone.map(() => 'an output reads a picture whose pages are not mapped'),
-    ];
+    return this.#outputs.flatMap(({ lateCalls, reading, domid }) => {
+      const guest = this.#served.find((one) => one.guest.domain.domid === domid)!.guest;
+      const late = lateCalls > 0 ? ['an output was called after it was closed'] : [];
+      return [...late, ...[...reading].flatMap((picture) => wrongPicture(picture, guest))];
+    });
   }
 
-  /**
-   * What is mapped of a guest, and lent to it, is in its row; and while no call is under way the row says neither more
-   * than that, nor anything else of its buffers.
-   */
-  #wrongAccounts({ domains }: HypervisorBooks): string[] {
+  #wrongRows(): string[] {
     const loans = [...loansOf(this.#hypervisor, this.#backend.domid).values()];
-    return this.#served.flatMap(({ guest, account: { held, buffers } }) => {
+    return this.#served.flatMap(({ guest, account }) => {
       const { domid } = guest.domain;
-      const books = domains.find((one) => one.domid === domid);
-      const mapped = books?.mappedBy.get(this.#backend.domid) ?? 0;
-      const lent = loans.filter(({ to }) => to === domid).length;
-      const [all, pool] = [mapped + lent, held.poolPages];
-      const wrong: string[] = [];
-      if (all > held.pages || (this.#time.quiet && all < held.pages)) {
-        wrong.push(
-          `${all} pages are mapped or lent, ${held.pages} are in the row of ${guest.name}`,
-        );
-      }
-      if (lent > pool || (this.#time.quiet && lent < pool)) {
-        wrong.push(`${lent} pages are lent, ${pool} of the pool are in the row of ${guest.name}`);
-      }
-      const named = buffers.reduce((sum, buffer) => sum + lentBy(buffer), 0);
-      if (this.#time.quiet && named !== lent) {
-        wrong.push(`${lent} pages are lent, ${named} by the buffers that ${guest.name} has`);
-      }
-      return wrong;
+      const mapped = this.#hypervisor.domain(this.#backend.domid)!.maptrack.countByDomain();
+      const lentPages = loans.filter(({ to }) => to === domid).length;
+      const truth = { mappedPages: mapped.get(domid) ?? 0, lentPages };
+      return wrongRow(account, { ...truth, exact: this.#time.quiet });
     });
   }
 
@@ -338,20 +319,18 @@ export class ExploredWorld implements Disposable {
   }
 }
 
-/** Pages of ours that a buffer stands for. */
-function lentBy({ direction, pages }: HeldBuffer): number {
-  return direction === 'to-guest' ? pages : 0;
-}
-
 function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-function isReadable(picture: { readonly bytes: Uint8Array }): boolean {
+/** What an output reads is what the guest drew, or nothing yet. */
+function wrongPicture(picture: Picture, guest: ExploredGuest): string[] {
   try {
-    return picture.bytes.byteLength > 0;
+    const [pixel] = picture.bytes;
+    const own = pixel === 0 || pixel === guest.colour;
+    return own ? [] : [`an output reads ${pixel} where ${guest.name} draws ${guest.colour}`];
   } catch {
-    return false;
+    return ['an output reads a picture whose pages are not mapped'];
   }
 }
 

@@ -1,21 +1,13 @@
 // Display requests that a guest should not send, and some that it may: drawn from small sets of cookies, sizes and
 // references, so that they meet each other, and from the edges of every field.
 
-import {
-  XENDISPL_DBUF_FLG_REQ_ALLOC,
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_FB_DETACH,
-  XENDISPL_OP_GET_EDID,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
+import { XENDISPL_DBUF_FLG_REQ_ALLOC, XENDISPL_OP_GET_EDID } from '../../src/abi/displif.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import { RGB565, XRGB8888, YUYV } from '../../src/display/pixel-format.ts';
 import type { Random } from '../../src/runtime/random.ts';
 import { between, happens, oneOf, weighted } from '../chance.ts';
+import { attachBody, configBody, createBody, destroyBody, detachBody, flipBody } from './bodies.ts';
 
 /** Cookies of buffers and framebuffers: few, so that they collide; and those that numbers get wrong. */
 const COOKIES = [1n, 2n, 3n, 4n, 1n, 2n, 3n, 0n, 2n ** 53n + 1n, 2n ** 64n - 1n] as const;
@@ -59,21 +51,15 @@ export class RequestGenerator {
       case 'create':
         return this.create(oneOf(this.#random, directories));
       case 'destroy':
-        return {
-          operation: XENDISPL_OP_DBUF_DESTROY,
-          op: { dbuf_destroy: { dbuf_cookie: this.#cookie() } },
-        };
+        return destroyBody(this.#cookie());
       case 'attach':
         return this.#attach();
       case 'detach':
-        return {
-          operation: XENDISPL_OP_FB_DETACH,
-          op: { fb_detach: { fb_cookie: this.#cookie() } },
-        };
+        return detachBody(this.#cookie());
       case 'config':
         return this.#config();
       case 'flip':
-        return { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: this.#cookie() } } };
+        return flipBody(this.#cookie());
       case 'edid': {
         const get_edid = { buffer_sz: this.#edge(32768), gref_directory: this.#edge(9) };
         return { operation: XENDISPL_OP_GET_EDID, op: { get_edid } };
@@ -96,39 +82,36 @@ export class RequestGenerator {
           height: this.#edge(height),
           bpp: this.#edge(format.bitsPerPixel),
         };
-    const dbuf_create = {
+    return createBody({
       ...geometry,
       dbuf_cookie: this.#cookie(),
       buffer_sz: this.#edge(bytes),
       flags: this.#edge(empty ? XENDISPL_DBUF_FLG_REQ_ALLOC : 0),
       gref_directory: this.#edge(first),
       data_ofs: happens(this.#random, 10) ? between(this.#random, 0, bytes) : 0,
-    };
-    return { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+    });
   }
 
   #attach(): RequestBody {
-    const fb_attach = {
+    return attachBody({
       dbuf_cookie: this.#cookie(),
       fb_cookie: this.#cookie(),
       width: this.#edge(oneOf(this.#random, SIDES)),
       height: this.#edge(oneOf(this.#random, SIDES)),
       pixel_format: this.#edge(oneOf(this.#random, FORMATS).fourcc),
-    };
-    return { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach } };
+    });
   }
 
   #config(): RequestBody {
     const off = happens(this.#random, 6);
-    const set_config = {
+    return configBody({
       fb_cookie: off ? 0n : this.#cookie(),
       x: this.#edge(0),
       y: this.#edge(0),
       width: off ? 0 : this.#edge(oneOf(this.#random, SIDES)),
       height: off ? 0 : this.#edge(oneOf(this.#random, SIDES)),
       bpp: off ? 0 : 32,
-    };
-    return { operation: XENDISPL_OP_SET_CONFIG, op: { set_config } };
+    });
   }
 
   #cookie(): bigint {

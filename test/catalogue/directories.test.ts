@@ -6,7 +6,7 @@ import { XENDISPL_DBUF_FLG_REQ_ALLOC } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import type { SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
-import { BYTES } from '../display/rig.ts';
+import { BYTES } from '../display/bodies.ts';
 import { Attack, survives } from './world.ts';
 
 const { XEN_EINVAL, XEN_ENOMEM } = XEN_ERRNO;

@@ -2,14 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { XENDISPL_DBUF_FLG_REQ_ALLOC, XENDISPL_OP_DBUF_CREATE } from '../../src/abi/displif.ts';
+import { XENDISPL_DBUF_FLG_REQ_ALLOC } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import { ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { type ForeignMapping, GrantMapError } from '../../src/xen/domain.ts';
 import { DOM0, gref } from '../../src/xen/ids.ts';
 import { offeredRefs, writePageDirectory } from '../../src/xen/page-directory.ts';
-import { createFields } from '../display/rig.ts';
+import { request } from '../display/bodies.ts';
 import { Attack, attackOn, survives, World } from './world.ts';
 
 const { XEN_EINVAL, XEN_ENOMEM, XEN_ETIMEDOUT } = XEN_ERRNO;
@@ -180,8 +180,7 @@ test('P5: a mapping that takes for ever is answered in time, and undone when it 
       const askedAtMs = t.world.runtime.nowMs();
       assert.equal(await t.create({ gref_directory }), -XEN_ETIMEDOUT);
       assert(t.world.runtime.nowMs() - askedAtMs < PATIENCE_MS);
-      const dbuf_create = { ...createFields(), dbuf_cookie: 2n, gref_directory: 0 };
-      const create = { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+      const create = request.create({ dbuf_cookie: 2n });
       assert.equal(await t.connector.ask(create), -XEN_EINVAL, 'others are answered meanwhile');
       delayMs = 0;
       await t.world.until(() => t.account.held.buffers === 0, 'it is undone');

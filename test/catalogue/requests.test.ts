@@ -3,20 +3,19 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_FB_DETACH,
-  XENDISPL_OP_GET_EDID,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
+import { XENDISPL_OP_GET_EDID, XENDISPL_OP_SET_CONFIG } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import { cookieValue } from '../../src/display/cookie.ts';
 import { RGB565, XRGB8888, YUYV } from '../../src/display/pixel-format.ts';
+import {
+  type AttachChanges,
+  BYTES,
+  type CreateChanges,
+  HEIGHT,
+  request,
+  WIDTH,
+} from '../display/bodies.ts';
 import { RecordingOutput } from '../display/recording-output.ts';
-import { attachFields, BYTES, configFields, createFields, HEIGHT, WIDTH } from '../display/rig.ts';
 import { Attack, survives } from './world.ts';
 
 const { XEN_EBUSY, XEN_EEXIST, XEN_EINVAL, XEN_ENOENT, XEN_ENOMEM, XEN_EOPNOTSUPP, XEN_ETIMEDOUT } =
@@ -25,7 +24,7 @@ const U32_MAX = 2 ** 32 - 1;
 const COOKIE_MAX = 2n ** 64n - 1n;
 /** Of a buffer that was imported into the guest. */
 const NO_GEOMETRY = { width: 0, height: 0, bpp: 0 };
-const RESET = { ...configFields(), fb_cookie: 0n, width: 0, height: 0 };
+const RESET = { fb_cookie: 0n, width: 0, height: 0 };
 
 /** The first pixel that is on the hostile guest's screen. */
 function firstPixel({ world, domid }: Attack): number {
@@ -40,8 +39,7 @@ test('R2: a request that changes while it is worked on is the request that was t
       const gref_directory = await t.pages(3);
       spoil = () => t.connector.control.fill(0xff, 64);
       const { connector } = t;
-      const dbuf_create = { ...createFields(), gref_directory };
-      const id = connector.put({ operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } });
+      const id = connector.put(request.create({ gref_directory }));
       connector.push();
       await t.world.until(() => connector.words[2] === 1, 'the answer');
       spoil = () => {};
@@ -70,24 +68,14 @@ test('R3: requests about buffers on the ring of another connector', () =>
   survives(
     async (t) => {
       const [first, second] = t.raw.connectors;
-      const dbuf_create = { ...createFields(), gref_directory: await t.pages(3) };
-      const create = { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
-      const attach = { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach: attachFields() } };
-      const detach = {
-        operation: XENDISPL_OP_FB_DETACH,
-        op: { fb_detach: { fb_cookie: 2n } },
-      };
-      const destroy = {
-        operation: XENDISPL_OP_DBUF_DESTROY,
-        op: { dbuf_destroy: { dbuf_cookie: 1n } },
-      };
-      for (const body of [create, attach, detach, destroy]) {
+      const create = request.create({ gref_directory: await t.pages(3) });
+      const attach = request.attach();
+      for (const body of [create, attach, request.detach(), request.destroy()]) {
         assert.equal(await second!.ask(body), -XEN_EINVAL);
       }
       assert.deepEqual(t.refused, { 'wrong-connector': 4 });
       for (const body of [create, attach]) assert.equal(await first!.ask(body), 0);
-      const config = { operation: XENDISPL_OP_SET_CONFIG, op: { set_config: configFields() } };
-      assert.equal(await second!.ask(config), 0, 'framebuffers are for all connectors');
+      assert.equal(await second!.ask(request.config()), 0, 'framebuffers are for all connectors');
     },
     { connectors: 2 },
   ));
@@ -95,8 +83,7 @@ test('R3: requests about buffers on the ring of another connector', () =>
 test('R3: stale bytes in a slot are tolerated, and answers are written whole (trap 1)', () =>
   survives(async (t) => {
     const gref_directory = await t.pages(3);
-    const dbuf_create = { ...createFields(), gref_directory, flags: 0x3432_5240 };
-    const create = { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+    const create = request.create({ gref_directory, flags: 0x3432_5240 });
     const stale = (bytes: Uint8Array) => {
       bytes.fill(0xee, 3, 8);
       bytes.fill(0xee, 44);
@@ -212,11 +199,7 @@ test("R4: another guest's names mean nothing, or something of one's own", () =>
     assert.equal(await t.destroy(dbuf), 0);
   }));
 
-const BAD_BUFFERS: readonly [
-  what: string,
-  fields: Partial<ReturnType<typeof createFields>>,
-  errno: number,
-][] = [
+const BAD_BUFFERS: readonly [what: string, fields: CreateChanges, errno: number][] = [
   ['no bytes', { buffer_sz: 0 }, XEN_EINVAL],
   ['one byte', { buffer_sz: 1 }, XEN_EINVAL],
   ['a byte less than a page', { buffer_sz: 4095 }, XEN_EINVAL],
@@ -258,7 +241,7 @@ test('R5: a buffer that is not what it says is refused, by every field', () =>
 test('R5: a framebuffer that does not fit its buffer is refused, by every field', () =>
   survives(async (t) => {
     assert.equal(await t.create({ gref_directory: await t.pages(3) }), 0);
-    const bad: Partial<ReturnType<typeof attachFields>>[] = [
+    const bad: AttachChanges[] = [
       { pixel_format: 0 },
       { pixel_format: 0x2020_2020 },
       { pixel_format: U32_MAX },
@@ -419,15 +402,10 @@ test('P5: a request that has to wait is answered in time, and holds up its own r
       const second = t.raw.connectors[1]!;
       assert.equal(await t.create({ dbuf_cookie: 11n, gref_directory: await t.pages(3) }), 0);
       assert.equal(await t.attach({ dbuf_cookie: 11n, fb_cookie: 12n }), 0);
-      const set_config = { ...configFields(), fb_cookie: 12n };
-      const config = { operation: XENDISPL_OP_SET_CONFIG, op: { set_config } };
-      assert.equal(await second.ask(config), 0);
+      assert.equal(await second.ask(request.config({ fb_cookie: 12n })), 0);
       const before = t.connector.responses.length;
-      const flip = { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: 12n } } };
-      t.connector.put({
-        operation: XENDISPL_OP_DBUF_DESTROY,
-        op: { dbuf_destroy: { dbuf_cookie: 1n } },
-      });
+      const flip = request.flip(12n);
+      t.connector.put(request.destroy());
       t.connector.put(flip);
       t.connector.push();
       await t.world.until(() => output.connectors[0]!.retiring > 0, 'the destroy waits');

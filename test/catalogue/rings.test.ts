@@ -3,26 +3,19 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_GET_EDID,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
+import { XENDISPL_OP_GET_EDID, XENDISPL_OP_PG_FLIP } from '../../src/abi/displif.ts';
 import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import { DISPLAY_EVENTS } from '../../src/display/flip-events.ts';
+import { request } from '../display/bodies.ts';
 import { RecordingOutput } from '../display/recording-output.ts';
-import { attachFields, configFields, createFields } from '../display/rig.ts';
 import { type Attack, attackOn, survives, World } from './world.ts';
 
 const RING = 32;
 const EVENT_SLOTS = DISPLAY_EVENTS.slots;
 const WORD = 2 ** 32;
 const EDID = { operation: XENDISPL_OP_GET_EDID };
-const FLIP = { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: 2n } } };
-const DESTROY = { operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy: { dbuf_cookie: 1n } } };
+const FLIP = request.flip();
+const DESTROY = request.destroy();
 
 /** Pushes what was put, and waits for so many more answers. */
 async function answersTo(t: Attack, count: number): Promise<Attack['connector']['responses']> {
@@ -141,8 +134,7 @@ test('R8: thirty-two requests at once are answered in their order', () =>
     await t.show();
     const ids: number[] = [];
     for (let i = 0; i < RING; i++) {
-      const dbuf_create = { ...createFields(), dbuf_cookie: 9n, gref_directory: 500 };
-      const slow = { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+      const slow = request.create({ dbuf_cookie: 9n, gref_directory: 500 });
       ids.push(t.connector.put(i % 8 === 3 ? slow : FLIP));
     }
     const answers = await answersTo(t, RING);
@@ -260,8 +252,7 @@ test('R8: a guest that leaves with requests in its ring, one of them at work: no
       assert.equal(await t.create({ dbuf_cookie: 11n, gref_directory: await t.pages(3) }), 0);
       assert.equal(await t.attach({ dbuf_cookie: 11n, fb_cookie: 12n }), 0);
       t.connector.put(DESTROY);
-      const set_config = { ...configFields(), fb_cookie: 12n };
-      t.connector.put({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config } });
+      t.connector.put(request.config({ fb_cookie: 12n }));
       t.connector.push();
       await t.world.until(() => output.connectors[0]!.retiring > 0, 'the destroy waits');
       await t.raw.close();
@@ -279,12 +270,9 @@ test('G1: a guest that crashes anywhere in its work leaves nothing behind', asyn
     const gref_directory = await t.pages(3);
     const { random } = world.runtime;
     const requests = [
-      {
-        operation: XENDISPL_OP_DBUF_CREATE,
-        op: { dbuf_create: { ...createFields(), gref_directory } },
-      },
-      { operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach: attachFields() } },
-      { operation: XENDISPL_OP_SET_CONFIG, op: { set_config: configFields() } },
+      request.create({ gref_directory }),
+      request.attach(),
+      request.config(),
       FLIP,
       DESTROY,
     ];

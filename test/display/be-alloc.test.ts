@@ -16,9 +16,10 @@ import type { LocalBuffer, Memory } from '../../src/xen/memory.ts';
 import { offeredRefs } from '../../src/xen/page-directory.ts';
 import { removeDevice } from '../../src/xen/xenbus/toolstack.ts';
 import { TestDevice } from '../zcopy/world.ts';
+import { BYTES, HEIGHT, WIDTH } from './bodies.ts';
 import { DisplayHost } from './host.ts';
 import { RecordingOutput } from './recording-output.ts';
-import { BYTES, HEIGHT, type Rig, rig, WIDTH } from './rig.ts';
+import { type Rig, rig } from './rig.ts';
 
 const PAGES = BYTES / PAGE_SIZE;
 const REQ_ALLOC = XENDISPL_DBUF_FLG_REQ_ALLOC;

@@ -9,8 +9,9 @@ import { XEN_ERRNO } from '../../src/abi/errno.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import { addDevice, eraseDevice } from '../../src/xen/xenbus/toolstack.ts';
 import type { Budget, HeldKind } from '../../src/zcopy/budget.ts';
+import { BYTES, HEIGHT, WIDTH } from './bodies.ts';
 import { DisplayHost } from './host.ts';
-import { BYTES, HEIGHT, type Rig, rig, WIDTH } from './rig.ts';
+import { type Rig, rig } from './rig.ts';
 
 const { XEN_ENOMEM } = XEN_ERRNO;
 const PAGES = BYTES / 4096;

@@ -6,7 +6,6 @@ import {
   displReq,
   displSring,
   XENDISPL_OP_GET_EDID,
-  XENDISPL_OP_PG_FLIP,
   XENDISPL_OP_SET_CONFIG,
 } from '../../src/abi/displif.ts';
 import { PAGE_SIZE } from '../../src/abi/page.ts';
@@ -20,10 +19,9 @@ import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { domId } from '../../src/xen/ids.ts';
 import { FrontRing, initRing } from '../../src/xen/ring.ts';
 import type { BackendDevice } from '../../src/xen/xenbus/driver.ts';
+import { HEIGHT, request, WIDTH } from './bodies.ts';
 
-const INFO = { domid: domId(1), index: 0, uniqueId: 'x', width: 64, height: 48 };
-const CONFIG = { fb_cookie: 2n, x: 0, y: 0, width: 64, height: 48, bpp: 32 };
-const FLIP = { operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie: 2n } } };
+const INFO = { domid: domId(1), index: 0, uniqueId: 'x', width: WIDTH, height: HEIGHT };
 
 async function setUp(changes: Partial<ConnectorParts> = {}) {
   const runtime = new VirtualRuntime(1);
@@ -82,8 +80,8 @@ async function setUp(changes: Partial<ConnectorParts> = {}) {
 
 test('the answer to a flip is visible before its event', async () => {
   const { connector, put, notified } = await setUp();
-  put({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config: CONFIG } });
-  put(FLIP);
+  put(request.config());
+  put(request.flip());
   assert.equal(connector.serve(), undefined, 'served at once');
   assert.deepEqual(notified, ['responses', 'event']);
 });
@@ -102,8 +100,8 @@ test('the event of a flip that a mode cuts short is visible before the answer to
     },
   });
   let complete = () => {};
-  put({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config: CONFIG } });
-  put(FLIP);
+  put(request.config());
+  put(request.flip());
   void connector.serve();
   while (ring.take() !== undefined);
   ring.finalCheck();

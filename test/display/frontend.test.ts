@@ -17,11 +17,8 @@ import { ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { EventProducer } from '../../src/xen/event-page.ts';
 import { BackRing, initRing } from '../../src/xen/ring.ts';
+import { request } from './bodies.ts';
 
-const DESTROY = {
-  operation: XENDISPL_OP_DBUF_DESTROY,
-  op: { dbuf_destroy: { dbuf_cookie: 1n } },
-};
 const COOKIE = { low: 2, high: -1 };
 
 /** A connector whose other side is the test. */
@@ -76,7 +73,7 @@ async function errnoOf(promise: Promise<void>): Promise<string | undefined> {
 
 test('answers go to whom they concern, with their errno', async () => {
   const { connector, respond, failures } = setUp();
-  const first = connector.request(DESTROY);
+  const first = connector.request(request.destroy());
   const second = connector.request({ operation: XENDISPL_OP_FB_DETACH });
   respond({ id: 1, operation: XENDISPL_OP_FB_DETACH, status: -22 });
   respond({ id: 0, operation: XENDISPL_OP_DBUF_DESTROY, status: 0 });
@@ -87,7 +84,7 @@ test('answers go to whom they concern, with their errno', async () => {
 
 test('a request without an answer fails after 3 s, and a late answer is dropped (trap 4)', async () => {
   const { runtime, connector, respond, failures } = setUp();
-  const failed = errnoOf(connector.request(DESTROY));
+  const failed = errnoOf(connector.request(request.destroy()));
   while (await runtime.step());
   assert.equal(await failed, 'ETIMEDOUT');
   assert.equal(runtime.nowMs(), REQUEST_TIMEOUT_MS);
@@ -109,7 +106,7 @@ test('a flip without an event fails; one that is refused fails at once', async (
 
 test('an answer for a flip to the first request is no answer to a flip: it is found out at once', async () => {
   const { connector, respond, failures } = setUp();
-  const waiting = errnoOf(connector.request(DESTROY));
+  const waiting = errnoOf(connector.request(request.destroy()));
   respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: 0 });
   brokenBy(failures, 'response-operation');
   assert.equal(await waiting, 'ENOTCONN');
@@ -120,7 +117,7 @@ test('an answer for something else to a flip is found out, a second answer is dr
   const errors: (Error | undefined)[] = [];
   connector.flip(COOKIE, (error) => errors.push(error));
   respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: 0 });
-  connector.request(DESTROY).catch(() => {});
+  connector.request(request.destroy()).catch(() => {});
   respond({ id: 0, operation: XENDISPL_OP_PG_FLIP, status: -16 });
   assert.equal(errors.length, 0);
   assert.deepEqual(failures, []);
@@ -170,21 +167,21 @@ test('a backend that breaks the protocol is given up, and whoever waits learns o
   ];
   for (const [reason, breakIt] of cases) {
     const rig = setUp();
-    const waiting = errnoOf(rig.connector.request(DESTROY));
+    const waiting = errnoOf(rig.connector.request(request.destroy()));
     breakIt(rig);
     brokenBy(rig.failures, reason);
     assert.equal(await waiting, 'ENOTCONN', reason);
     rig.connector.onResponses();
     rig.connector.onEvents();
     assert.equal(rig.failures.length, 1, 'what was given up is not looked at any more');
-    await assert.rejects(rig.connector.request(DESTROY), SysError);
+    await assert.rejects(rig.connector.request(request.destroy()), SysError);
   }
 });
 
 test('a ring that is full says so', async () => {
   const { connector } = setUp();
-  const waiting = Array.from({ length: 32 }, () => errnoOf(connector.request(DESTROY)));
-  assert.equal(await errnoOf(connector.request(DESTROY)), 'EBUSY');
+  const waiting = Array.from({ length: 32 }, () => errnoOf(connector.request(request.destroy())));
+  assert.equal(await errnoOf(connector.request(request.destroy())), 'EBUSY');
   connector.close();
   assert((await Promise.all(waiting)).every((errno) => errno === 'ENOTCONN'));
 });

@@ -1,26 +1,21 @@
-// A guest without manners on a host with the display backend, and the requests that it sends.
+// A guest without manners on a host with the display backend, and how it sends its requests.
 
 import assert from 'node:assert/strict';
 import { type RawConnector, RawFrontend, type RawWorld } from '../../sim/guests/raw-frontend.ts';
-import {
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_FB_ATTACH,
-  XENDISPL_OP_FB_DETACH,
-  XENDISPL_OP_PG_FLIP,
-  XENDISPL_OP_SET_CONFIG,
-} from '../../src/abi/displif.ts';
-import { XRGB8888 } from '../../src/display/pixel-format.ts';
 import type { XenHost } from '../../src/hypervisor/xen-host.ts';
 import type { SharedPages } from '../../src/xen/domain.ts';
 import { DOM0, type DomId } from '../../src/xen/ids.ts';
 import { offerPageDirectory, writePageDirectory } from '../../src/xen/page-directory.ts';
 import type { Account } from '../../src/zcopy/ledger.ts';
+import {
+  type AttachChanges,
+  type ConfigChanges,
+  type CreateChanges,
+  HEIGHT,
+  request,
+  WIDTH,
+} from './bodies.ts';
 import { DisplayHost, type HostOptions } from './host.ts';
-
-export const WIDTH = 64;
-export const HEIGHT = 48;
-export const BYTES = WIDTH * HEIGHT * 4;
 
 /** The host that a rig is on, whatever serves its displays there. */
 export interface RigHost extends RawWorld {
@@ -77,33 +72,28 @@ export class Rig<Host extends RigHost = DisplayHost> {
     return this.host.run(offerPageDirectory(grants, { domid: DOM0, pages: count }));
   }
 
-  create(changes: Partial<ReturnType<typeof createFields>>): Promise<number> {
-    const dbuf_create = { ...createFields(), ...changes };
-    return this.connector.ask({ operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } });
+  create(changes: CreateChanges): Promise<number> {
+    return this.connector.ask(request.create(changes));
   }
 
-  destroy(dbuf_cookie: bigint): Promise<number> {
-    const op = { dbuf_destroy: { dbuf_cookie } };
-    return this.connector.ask({ operation: XENDISPL_OP_DBUF_DESTROY, op });
+  destroy(dbufCookie: bigint): Promise<number> {
+    return this.connector.ask(request.destroy(dbufCookie));
   }
 
-  attach(changes: Partial<ReturnType<typeof attachFields>>): Promise<number> {
-    const fb_attach = { ...attachFields(), ...changes };
-    return this.connector.ask({ operation: XENDISPL_OP_FB_ATTACH, op: { fb_attach } });
+  attach(changes: AttachChanges): Promise<number> {
+    return this.connector.ask(request.attach(changes));
   }
 
-  detach(fb_cookie: bigint): Promise<number> {
-    const op = { fb_detach: { fb_cookie } };
-    return this.connector.ask({ operation: XENDISPL_OP_FB_DETACH, op });
+  detach(fbCookie: bigint): Promise<number> {
+    return this.connector.ask(request.detach(fbCookie));
   }
 
-  config(changes: Partial<ReturnType<typeof configFields>>): Promise<number> {
-    const set_config = { ...configFields(), ...changes };
-    return this.connector.ask({ operation: XENDISPL_OP_SET_CONFIG, op: { set_config } });
+  config(changes: ConfigChanges): Promise<number> {
+    return this.connector.ask(request.config(changes));
   }
 
-  flip(fb_cookie: bigint): Promise<number> {
-    return this.connector.ask({ operation: XENDISPL_OP_PG_FLIP, op: { pg_flip: { fb_cookie } } });
+  flip(fbCookie: bigint): Promise<number> {
+    return this.connector.ask(request.flip(fbCookie));
   }
 
   /** Buffer 1 with framebuffer 2, shown. */
@@ -124,32 +114,6 @@ export class Rig<Host extends RigHost = DisplayHost> {
     await this.host.close();
   }
 }
-
-export const createFields = () => ({
-  dbuf_cookie: 1n,
-  width: WIDTH,
-  height: HEIGHT,
-  bpp: 32,
-  buffer_sz: BYTES,
-  flags: 0,
-  gref_directory: 0,
-  data_ofs: 0,
-});
-export const attachFields = () => ({
-  dbuf_cookie: 1n,
-  fb_cookie: 2n,
-  width: WIDTH,
-  height: HEIGHT,
-  pixel_format: XRGB8888.fourcc,
-});
-export const configFields = () => ({
-  fb_cookie: 2n,
-  x: 0,
-  y: 0,
-  width: WIDTH,
-  height: HEIGHT,
-  bpp: 32,
-});
 
 export async function rig(connectors = 1, options?: HostOptions): Promise<Rig> {
   const host = await DisplayHost.open(options);

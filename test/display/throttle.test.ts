@@ -4,18 +4,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RawFrontend } from '../../sim/guests/raw-frontend.ts';
-import {
-  XENDISPL_OP_DBUF_CREATE,
-  XENDISPL_OP_DBUF_DESTROY,
-  XENDISPL_OP_GET_EDID,
-} from '../../src/abi/displif.ts';
+import { XENDISPL_OP_GET_EDID } from '../../src/abi/displif.ts';
 import type { RequestBody } from '../../src/display/frontend-connector.ts';
 import { XRGB8888 } from '../../src/display/pixel-format.ts';
 import { NullOutput } from '../../src/outputs/null.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { type Budget, DEFAULT_BUDGET, type RATE_KINDS } from '../../src/zcopy/budget.ts';
+import { HEIGHT, request, WIDTH } from './bodies.ts';
 import { DisplayHost, type TestDisplay } from './host.ts';
-import { createFields, HEIGHT, Rig, WIDTH } from './rig.ts';
+import { Rig } from './rig.ts';
 
 const SIZE = `${WIDTH}x${HEIGHT}`;
 const FLOOD_MS = 3000;
@@ -146,12 +143,9 @@ test('pages: buffers that are made over and over rest for what they cost, and ar
     async ({ flooder, host }) => {
       directory ||= await flooder.pages(3);
       const startMs = host.runtime.nowMs();
-      const dbuf_create = { ...createFields(), gref_directory: directory };
-      const created = { operation: XENDISPL_OP_DBUF_CREATE, op: { dbuf_create } };
+      const created = request.create({ gref_directory: directory });
       assert.equal(await answer(host, flooder, created), 0);
-      const dbuf_destroy = { dbuf_cookie: 1n };
-      const destroyed = { operation: XENDISPL_OP_DBUF_DESTROY, op: { dbuf_destroy } };
-      assert.equal(await answer(host, flooder, destroyed), 0);
+      assert.equal(await answer(host, flooder, request.destroy()), 0);
       slowestMs = Math.max(slowestMs, host.runtime.nowMs() - startMs);
       made += 1;
     },

@@ -66,27 +66,40 @@ function guardedPage(): { page: Uint8Array; intact: () => boolean } {
   return { page, intact: () => bytes.subarray(PAGE_SIZE).every((byte) => byte === 0xa5) };
 }
 
+/** One end of a ring: once it has refused something it has given the peer up, and does nothing more. */
+class FuzzedEnd {
+  broken = false;
+
+  /** Does what the peer may have made impossible. */
+  mayRefuse(work: () => void): void {
+    this.broken = refuses(work);
+  }
+}
+
+/** A ring that begins anywhere in the 32-bit numbers, on a guarded page. */
+function ringPage(start: number): ReturnType<typeof guardedPage> {
+  const guarded = guardedPage();
+  initRing(guarded.page, displSring);
+  new Uint32Array(guarded.page.buffer, 0, 4).set([start, start + 1, start, start + 1]);
+  return guarded;
+}
+
 export const backRing = fuzzer({
   name: 'ring-backend',
   parsers: ['xen/ring.ts'],
   runs: 500,
   input,
   check: ({ start, actions }) => {
-    const { page, intact } = guardedPage();
-    initRing(page, displSring);
-    new Uint32Array(page.buffer, 0, 4).set([start, start + 1, start, start + 1]);
+    const { page, intact } = ringPage(start);
     const ring = new BackRing(page, displSring);
-    let broken = false;
-    const step = (work: () => void) => {
-      broken ||= refuses(work);
-    };
+    const end = new FuzzedEnd();
     for (const action of actions) {
       disturb(page, action);
-      if (broken) continue;
-      if (action.do === 'take') step(() => void ring.take());
+      if (end.broken) continue;
+      if (action.do === 'take') end.mayRefuse(() => ring.take());
       if (action.do === 'put' && ring.unanswered > 0) ring.put(new Uint8Array(SLOT_BYTES));
       if (action.do === 'push') ring.push();
-      if (action.do === 'check') step(() => void ring.finalCheck());
+      if (action.do === 'check') end.mayRefuse(() => ring.finalCheck());
       assert(ring.unanswered <= ring.size, 'more is worked on than the ring holds');
     }
     assert(intact());
@@ -99,28 +112,19 @@ export const frontRing = fuzzer({
   runs: 500,
   input,
   check: ({ start, actions }) => {
-    const { page, intact } = guardedPage();
-    initRing(page, displSring);
-    new Uint32Array(page.buffer, 0, 4).set([start, start + 1, start, start + 1]);
+    const { page, intact } = ringPage(start);
     const ring = new FrontRing(page, displSring);
     let taken = 0;
     let put = 0;
-    let broken = false;
-    const step = (work: () => void) => {
-      broken ||= refuses(work);
-    };
+    const end = new FuzzedEnd();
     for (const action of actions) {
       disturb(page, action);
-      if (broken) continue;
-      if (action.do === 'take') {
-        step(() => {
-          if (ring.take()) taken += 1;
-        });
-      }
+      if (end.broken) continue;
+      if (action.do === 'take') end.mayRefuse(() => void (ring.take() && taken++));
       if (action.do === 'put' && ring.put(new Uint8Array(SLOT_BYTES))) put += 1;
       if (action.do === 'fill') while (ring.put(new Uint8Array(SLOT_BYTES))) put += 1;
       if (action.do === 'push') ring.push();
-      if (action.do === 'check') step(() => void ring.finalCheck());
+      if (action.do === 'check') end.mayRefuse(() => ring.finalCheck());
       assert(taken <= put, 'more was answered than was asked');
     }
     assert(intact());
@@ -154,19 +158,18 @@ export const eventPages = fuzzer({
     view.setUint32(geometry.prodOffset, start, true);
     const producer = new EventProducer(page, geometry, { confirmation });
     const consumer = new EventConsumer(page, geometry);
-    let broken = false;
-    const step = (work: () => void) => {
-      broken ||= refuses(work);
-    };
+    const end = new FuzzedEnd();
     let inTurn = 0;
     for (const action of actions) {
       disturb(page, action);
-      if (broken) continue;
-      if (action.do === 'put') step(() => void producer.put(new Uint8Array(geometry.slotBytes)));
-      if (action.do === 'fill') step(() => fill(producer, geometry));
+      if (end.broken) continue;
+      if (action.do === 'put') {
+        end.mayRefuse(() => producer.put(new Uint8Array(geometry.slotBytes)));
+      }
+      if (action.do === 'fill') end.mayRefuse(() => fill(producer, geometry));
       if (action.do === 'push') producer.publish();
       if (action.do === 'confirm') consumer.confirm();
-      if (action.do === 'take') step(() => void (consumer.next() && inTurn++));
+      if (action.do === 'take') end.mayRefuse(() => void (consumer.next() && inTurn++));
     }
     assert(inTurn <= actions.length);
     assert(intact());

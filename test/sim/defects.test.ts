@@ -4,9 +4,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { InvariantName } from '../../sim/findings.ts';
+import type { SimOutput } from '../../sim/output.ts';
 import { type FoundViolation, runSimulation } from '../../sim/run.ts';
 import { shrink } from '../../sim/shrink.ts';
 import type { Defects } from '../../sim/world.ts';
+import type { ConnectorInfo, OutputConnector } from '../../src/display/output.ts';
+import type {
+  HypercallPort,
+  HypercallRequest,
+  WindowRef,
+} from '../../src/hypervisor/hypercalls.ts';
 import type { Domain, EventChannel } from '../../src/xen/domain.ts';
 
 /** The seeds that every defect must be found in. */
@@ -47,6 +54,33 @@ function copying(whole: Domain): Domain {
   return composed(whole, { foreign: { map, export: (request) => foreign.export(request) } });
 }
 
+type Flip = OutputConnector['flip'];
+
+/** An output whose connectors flip as `change` says. */
+function flipping(change: (flip: Flip) => Flip) {
+  return (output: SimOutput): SimOutput => {
+    const connect = output.connect.bind(output);
+    return Object.defineProperty(output, 'connect', {
+      value: async (info: ConnectorInfo) => {
+        const connector = await connect(info);
+        const flip = change(connector.flip.bind(connector));
+        return Object.defineProperty(connector, 'flip', { value: flip });
+      },
+    });
+  };
+}
+
+type Call = (name: string, request: object) => Promise<unknown>;
+
+/** A port whose calls are made as `change` says. */
+function calling(change: (call: Call, ...asked: Parameters<Call>) => Promise<unknown>) {
+  return (port: HypercallPort): HypercallPort => {
+    const call = port.call.bind(port) as Call;
+    const value: Call = (name, request) => change(call, name, request);
+    return Object.defineProperty(port, 'call', { value });
+  };
+}
+
 const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly InvariantName[] }>> = {
   'an unmapping that is skipped': {
     defects: domain(({ foreign }) => ({
@@ -76,27 +110,19 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
   },
   'a mapping of another page than was asked for': {
     defects: {
-      port: (port) => {
-        const call = port.call.bind(port);
-        return Object.defineProperty(port, 'call', {
-          value: async (name: string, request: { domid?: number; refs?: Uint32Array }) => {
-            if (name !== 'mapGrants' || request.refs!.length === 1)
-              return call(name as never, request as never);
-            // As if a batch mixed up its references.
-            const refs = Uint32Array.from(request.refs!, (ref, index) =>
-              index === 1 ? ref - 1 : ref,
-            );
-            return call(name as never, { ...request, refs } as never);
-          },
-        });
-      },
+      port: calling(async (call, name, request) => {
+        const { refs: asked = [] } = request as Partial<HypercallRequest<'mapGrants'>>;
+        if (name !== 'mapGrants' || asked.length === 1) return call(name, request);
+        // As if a batch mixed up its references.
+        const refs = Uint32Array.from(asked, (ref, index) => (index === 1 ? ref - 1 : ref));
+        return call(name, { ...request, refs });
+      }),
     },
     breaks: ['foreign-picture', 'release-is-a-fact', 'honest-guest-progress'],
   },
   'a view that outlives its window': {
     defects: {
       port: (port) => {
-        const call = port.call.bind(port);
         const view = port.view.bind(port);
         const kept = new Map<number, Uint8Array>();
         Object.defineProperty(port, 'view', {
@@ -106,15 +132,13 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
             return bytes;
           },
         });
-        return Object.defineProperty(port, 'call', {
-          value: async (name: string, request: { window: number }) => {
-            const bytes = kept.get(request.window);
-            const before = bytes && Uint8Array.from(bytes);
-            const result = await call(name as never, request as never);
-            if (name === 'unmapGrants' && bytes && before) bytes.set(before);
-            return result;
-          },
-        });
+        return calling(async (call, name, request) => {
+          const bytes = kept.get((request as Partial<WindowRef>).window ?? 0);
+          const before = bytes && Uint8Array.from(bytes);
+          const result = await call(name, request);
+          if (name === 'unmapGrants' && bytes && before) bytes.set(before);
+          return result;
+        })(port);
       },
     },
     breaks: ['view-of-closed-window'],
@@ -125,43 +149,23 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
   },
   'a flip that is completed twice': {
     defects: {
-      output: (output) => {
-        const connect = output.connect.bind(output);
-        return Object.defineProperty(output, 'connect', {
-          value: async (info: Parameters<typeof connect>[0]) => {
-            const connector = await connect(info);
-            const flip = connector.flip.bind(connector);
-            let flips = 0;
-            return Object.defineProperty(connector, 'flip', {
-              value: (picture: Parameters<typeof flip>[0], onFlipped: () => void) => {
-                flips += 1;
-                const twice = flips % 7 === 0;
-                flip(picture, () => {
-                  onFlipped();
-                  if (twice) onFlipped();
-                });
-              },
-            });
-          },
-        });
-      },
+      output: flipping((flip) => {
+        let flips = 0;
+        return (picture, onFlipped) => {
+          flips += 1;
+          const twice = flips % 7 === 0;
+          flip(picture, () => {
+            onFlipped();
+            if (twice) onFlipped();
+          });
+        };
+      }),
     },
     breaks: ['defect', 'flip-completed-once'],
   },
   'a flip that is never completed': {
     defects: {
-      output: (output) => {
-        const connect = output.connect.bind(output);
-        return Object.defineProperty(output, 'connect', {
-          value: async (info: Parameters<typeof connect>[0]) => {
-            const connector = await connect(info);
-            const flip = connector.flip.bind(connector);
-            return Object.defineProperty(connector, 'flip', {
-              value: (picture: Parameters<typeof flip>[0]) => flip(picture, () => {}),
-            });
-          },
-        });
-      },
+      output: flipping((flip) => (picture) => flip(picture, () => {})),
     },
     breaks: ['honest-guest-progress', 'flip-completed-once'],
   },

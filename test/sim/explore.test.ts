@@ -27,7 +27,7 @@ const AGAIN: readonly Act[] = [
 const SHORT: readonly Act[] = ['create', 'destroy'];
 const LENT: readonly Act[] = ['borrow', 'destroy'];
 const NOBODY = { guests: false, backend: false };
-const GUESTS = { guests: true, backend: false };
+const BACKEND = { guests: false, backend: true };
 const EITHER = { guests: true, backend: true };
 
 for (const [title, least, world] of [
@@ -42,9 +42,9 @@ for (const [title, least, world] of [
     { lives: [AGAIN], deaths: NOBODY },
   ],
   [
-    'a lent buffer that the guest maps at any moment, unmaps late or never, and the death of either side',
-    { states: 800, ends: 20 },
-    { lives: [LENT], deaths: EITHER },
+    'a lent buffer, mapped at any moment, unmapped late or never, and an end of either side or of the display',
+    { states: 300, ends: 5 },
+    { lives: [['borrow']], deaths: { ...EITHER, displays: true } },
   ],
   [
     'a guest with a lent buffer and one with its own: neither is in the way of the other',
@@ -67,7 +67,7 @@ for (const [title, least, world] of [
 
 for (const [memory, world] of [
   ['own', { lives: [SHORT], deaths: EITHER }],
-  ['lent', { lives: [['borrow']], deaths: GUESTS }],
+  ['lent', { lives: [['borrow']], deaths: BACKEND }],
 ] as const) {
   test(`without taking any state for one that was seen before, the same states come (${memory} pages)`, async (t) => {
     const pruned = await explore({ ...world, statesMax: 5_000 });
