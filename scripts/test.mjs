@@ -17,6 +17,7 @@ provide([
   'libxen-dev',
   'xenstore-utils',
   'chromium',
+  'systemd',
 ]);
 // The real xenstored, for comparison; as a file only, because installing it would set up a Xen host.
 unpack(`xen-utils-${versionOf('libxen-dev')}`, `${root}.cache/xen-utils`);

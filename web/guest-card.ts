@@ -5,6 +5,7 @@ import type { Update } from '../src/outputs/browser/protocol.ts';
 import type { ServedStatus } from '../src/server/served-status.ts';
 import { arrange, create, setText } from './dom.ts';
 import type { GuestConnection } from './guest-controls.ts';
+import { LimitNotices } from './limit-notices.ts';
 import type { Link } from './link.ts';
 import { ScreenPanel } from './screen-panel.ts';
 import { wordsOf } from './text.ts';
@@ -32,6 +33,8 @@ export class GuestCard {
   readonly #state = create('span', { class: 'state' });
   readonly #buttons = create('div', { class: 'buttons' });
   readonly #error = create('p', { class: 'error', attributes: { role: 'alert' } });
+  readonly #limits: LimitNotices;
+  readonly #limited = create('p', { class: 'limited', attributes: { role: 'status' } });
   readonly #displays = create('div', { class: 'displays' });
   readonly #held = create('dl', { class: 'held' });
   readonly #panels = new Map<number, ScreenPanel>();
@@ -49,6 +52,7 @@ export class GuestCard {
     this.#status = guest;
     this.#link = link;
     this.#viewOnly = access.viewOnly;
+    this.#limits = new LimitNotices(guest);
     const title = create(
       'div',
       { class: 'title' },
@@ -64,6 +68,7 @@ export class GuestCard {
       },
       create('header', {}, title, this.#buttons),
       this.#error,
+      this.#limited,
       this.#displays,
       this.#held,
     );
@@ -73,6 +78,7 @@ export class GuestCard {
     this.#status = guest;
     this.element.dataset.state = guest.state;
     setText(this.#state, STATE_NAMES[guest.state]);
+    setText(this.#limited, this.#limits.after(guest, performance.now()).join(' '));
     this.#setDisplays(guest);
     this.#setHeld(guest);
     this.#setButtons(controls);
@@ -112,10 +118,13 @@ export class GuestCard {
   }
 
   /** What the guest makes us hold; all zero is worth seeing after it went. */
-  #setHeld({ held, refused }: GuestStatus): void {
+  #setHeld({ held, refused, throttled }: GuestStatus): void {
     const cells = Object.entries(held).map(([kind, count]) => ({ kind, count, refusal: false }));
     for (const [reason, count] of Object.entries(refused)) {
       cells.push({ kind: `refused: ${reason}`, count, refusal: true });
+    }
+    for (const [rate, count] of Object.entries(throttled)) {
+      cells.push({ kind: `slowed down: ${rate}`, count, refusal: true });
     }
     const shape = cells.map(({ kind }) => kind).join();
     if (this.#held.dataset.shape !== shape) {

@@ -1,5 +1,6 @@
 // `xen-zcopy status`: what a running daemon serves and holds, for people or as JSON.
 
+import { rateText, spentText } from '../daemon/limit-words.ts';
 import type { BufferStatus, DaemonStatus, GuestStatus, ServiceStatus } from '../daemon/status.ts';
 import { SysError, UsageError } from '../runtime/errors.ts';
 import { readToken } from './tokens.ts';
@@ -66,11 +67,20 @@ function render({ guests, host }: DaemonStatus): string {
     lines.push(`  holds ${shares(guest)}`);
     lines.push(...guest.buffers.filter(isLeaving).map(bufferLine));
     if (Object.keys(guest.refused).length > 0) lines.push(`  refused ${counts(guest.refused)}`);
-    if (Object.keys(guest.throttled).length > 0) {
-      lines.push(`  made to wait ${counts(guest.throttled)}`);
-    }
+    lines.push(...limitLines(guest));
   }
   return `${lines.join('\n')}\n`;
+}
+
+/** What it met of its limits, in words. */
+function limitLines({ refused, throttled, budget }: GuestStatus): string[] {
+  const spent = Object.keys(refused).flatMap((reason) => spentText(reason, budget) ?? []);
+  return [
+    ...spent.map((limit) => `  was refused more than ${limit}`),
+    ...Object.entries(throttled).map(
+      ([kind, times]) => `  was slowed down (${times}×), beyond ${rateText(kind, budget)}`,
+    ),
+  ];
 }
 
 function serviceLine({ type, devid, backendState, restarts, lastError }: ServiceStatus): string {

@@ -18,6 +18,8 @@ export interface ServerLimits {
   readonly limitedViewers: number;
   /** Viewers with one limited token, so that there is room for those with another. */
   readonly viewersPerLimitedToken: number;
+  /** Messages, events and newly watched screens of one viewer a second (viewer-pace.ts); what is more waits. */
+  readonly viewerWorkPerSecond: number;
   /** How long a request's head may take to come, from the connection's beginning. */
   readonly headMs: number;
   /** How long a whole request may take to come. */
@@ -33,6 +35,7 @@ export const SERVER_LIMITS: ServerLimits = {
   viewers: 32,
   limitedViewers: 24,
   viewersPerLimitedToken: 8,
+  viewerWorkPerSecond: 10_000,
   headMs: 10_000,
   requestMs: 30_000,
   idleMs: 5_000,

@@ -71,6 +71,15 @@ export class Metrics {
         for (const [reason, count] of refused.byReason) this.inc({ reason }, count);
       },
     });
+    new Counter({
+      name: 'web_throttled_total',
+      help: 'Times that a viewer beyond its rate had to wait.',
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        this.inc(refused.rests);
+      },
+    });
   }
 
   get contentType(): string {

@@ -1,7 +1,8 @@
 // One page (or program) on the WebSocket /api/view: which screens it sees, what it sends to guests.
 //
 // Invariants: what it watches is exactly what it last asked for, as far as that exists and its token reaches it;
-// it gets at most one update per screen and one status at a time; everything it holds down is released when it
+// it gets at most one update per screen and one status at a time; what it says is read at a bounded rate, and while
+// it takes what it asked for; everything it holds down is released when it
 // goes. What goes wrong in its own code ends it, and nobody else. A message that is not of the protocol, or that the token does not allow, ends the connection with the reason.
 
 import type { RawData, WebSocket } from 'ws';
@@ -16,9 +17,13 @@ import { HttpError } from './http-error.ts';
 import { parseViewerMessage } from './messages.ts';
 import type { PermittedView } from './permitted-view.ts';
 import type { RefusalCounts } from './refusal-counts.ts';
+import { ViewerPace } from './viewer-pace.ts';
 
 /** A viewer that has not taken this much yet does not get another status. */
 const STATUS_BACKLOG_BYTES = 64 * 1024;
+
+/** Updates that may be on their way for screens that are not watched any more. */
+const LEFT_OVER_UPDATES = 4;
 
 /** WebSocket close codes (RFC 6455, section 7.4.1). */
 const CLOSE_GOING_AWAY = 1001;
@@ -35,6 +40,8 @@ export interface ViewerConnectionOptions {
   readonly refused: RefusalCounts;
   /** Whether the other end is on this machine. */
   readonly local: boolean;
+  /** See `ServerLimits.viewerWorkPerSecond`. */
+  readonly workPerSecond: number;
 }
 
 export class ViewerConnection {
@@ -48,14 +55,20 @@ export class ViewerConnection {
   #wanted: readonly ScreenKey[] = [];
   readonly #viewers = new Map<string, ScreenViewer>();
   readonly #hands = new Map<DomId, GuestHands>();
+  readonly #pace: ViewerPace;
+  /** Updates that the system has not taken yet. */
+  #sending = 0;
   #answeredPing = true;
 
-  constructor(socket: WebSocket, { runtime, view, refused, local }: ViewerConnectionOptions) {
+  constructor(socket: WebSocket, options: ViewerConnectionOptions) {
+    const { runtime, view, refused, local, workPerSecond } = options;
     this.#socket = socket;
     this.#work = new Confinement(runtime, (error) => this.#broke(error));
     this.#runtime = this.#work.runtime;
     this.view = view;
     this.#refused = refused;
+    const onRest = () => refused.countRest();
+    this.#pace = new ViewerPace(this.#runtime, { source: socket, workPerSecond, onRest });
     this.#transport = {
       local,
       send: (message) => this.#send(message),
@@ -75,11 +88,13 @@ export class ViewerConnection {
 
   /** Watches what was asked for, as far as it is there now; called when guests or screens came or went. */
   reconcile(): void {
-    this.#work.enter(() => this.#reconcile());
+    this.#work.enter(() => void this.#reconcile());
   }
 
-  #reconcile(): void {
+  /** @returns how many screens are watched that were not before */
+  #reconcile(): number {
     this.#letGo();
+    let added = 0;
     const wanted = new Map(this.#wanted.map((key) => [keyOf(key), key]));
     for (const [name, viewer] of this.#viewers) {
       const key = wanted.get(name);
@@ -92,8 +107,10 @@ export class ViewerConnection {
       if (!screen || this.#viewers.has(name)) continue;
       const onClosed = () => this.#viewers.delete(name);
       const transport = this.#transport;
+      added += 1;
       this.#viewers.set(name, new ScreenViewer(this.#runtime, { screen, transport, onClosed }));
     }
+    return added;
   }
 
   /** Tells the page the state of everything, unless it is still busy with what it was told before. */
@@ -102,8 +119,12 @@ export class ViewerConnection {
     this.#socket.send(text, ignoreFailure);
   }
 
-  /** Ends a connection whose other end has not answered the last ping, or pings it again. */
+  /**
+   * Ends a connection whose other end has not answered the last ping, or pings it again. One that waits for its rate
+   * has not been heard.
+   */
   checkAlive(): void {
+    if (this.#pace.resting) return;
     if (!this.#answeredPing) {
       this.#socket.terminate();
       return;
@@ -125,12 +146,14 @@ export class ViewerConnection {
   #receive(data: RawData, isBinary: boolean): void {
     // After a violation nothing more is listened to, though more may have arrived already.
     if (this.#socket.readyState !== this.#socket.OPEN) return;
+    this.#answeredPing = true;
     if (isBinary) {
       this.#end(CLOSE_UNSUPPORTED_DATA, 'messages to the server are JSON text');
       return;
     }
     try {
-      this.#act(parseViewerMessage(data.toString()));
+      const message = parseViewerMessage(data.toString());
+      this.#pace.served(message, this.#act(message));
     } catch (error) {
       if (!(error instanceof HttpError)) throw error;
       this.#refused.count(error);
@@ -138,12 +161,12 @@ export class ViewerConnection {
     }
   }
 
-  #act(message: ViewerMessage): void {
+  /** @returns how many screens are watched that were not before */
+  #act(message: ViewerMessage): number {
     switch (message.type) {
       case 'watch':
         this.#wanted = message.screens;
-        this.#reconcile();
-        break;
+        return this.#reconcile();
       case 'drawn':
         this.#viewers.get(keyOf(message))?.drawn(message.frame);
         break;
@@ -156,6 +179,7 @@ export class ViewerConnection {
         this.#hands.get(domId(message.domid))?.release();
         break;
     }
+    return 0;
   }
 
   /** This viewer's hands on the guest's input as it is now; a restarted driver has a new one. */
@@ -190,9 +214,20 @@ export class ViewerConnection {
   }
 
   #send(message: Uint8Array): Promise<void> {
+    this.#noteSending(1);
     return new Promise((resolve, reject) => {
-      this.#socket.send(message, (error) => (error ? reject(error) : resolve()));
+      this.#socket.send(message, (error) => {
+        this.#noteSending(-1);
+        if (error) reject(error);
+        else resolve();
+      });
     });
+  }
+
+  /** One that asks for screens again and again, and does not take them, would fill our memory with updates. */
+  #noteSending(change: 1 | -1): void {
+    this.#sending += change;
+    this.#pace.congested = this.#sending > this.#wanted.length + LEFT_OVER_UPDATES;
   }
 
   #end(code: number, reason: string): void {
@@ -205,6 +240,7 @@ export class ViewerConnection {
   }
 
   #release(): void {
+    this.#pace.end();
     this.#wanted = [];
     this.#reconcile();
     for (const hands of this.#hands.values()) hands.release();

@@ -81,8 +81,10 @@ export class Viewers {
     const status = statusText(view);
     this.#sockets.handleUpgrade(request, socket, head, (accepted) => {
       const runtime = this.#runtime;
-      const { refused } = this.#options;
-      const connection = new ViewerConnection(accepted, { runtime, view, refused, local });
+      const { refused, limits } = this.#options;
+      const { viewerWorkPerSecond: workPerSecond } = limits;
+      const options = { runtime, view, refused, local, workPerSecond };
+      const connection = new ViewerConnection(accepted, options);
       this.#connections.add(connection);
       accepted.on('close', () => this.#remove(connection));
       connection.sendStatus(status);

@@ -8,6 +8,7 @@ import type { Picture } from '../../src/display/output.ts';
 import { RGB565, XRGB8888, YUYV } from '../../src/display/pixel-format.ts';
 import { systemRuntime, until } from '../../src/runtime/runtime.ts';
 import { ViewerServer } from '../../src/server/server.ts';
+import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { noisyPicture } from '../outputs/pictures.ts';
 import { ScriptedView } from '../server/scripted-view.ts';
 import { Chromium, canvasDigest, digestOf } from './chromium.ts';
@@ -115,6 +116,32 @@ test('the token is taken out of the address bar, and a reload still works', asyn
   assert.equal(page.url(), `http://127.0.0.1:${server.port}/`);
   await page.reload();
   await untilShown(page, picture);
+});
+
+test('a guest that meets its limits is said to be slowed down, or refused, in words, for as long as that lasts', async (context) => {
+  const { server, guest, view, picture } = await serve(context);
+  guest.throttled.requestsPerSecond = 7;
+  const page = await browser.open(server.url);
+  await untilShown(page, picture);
+  const notice = page.locator('.limited');
+  assert.equal(await notice.textContent(), '', 'what is over is not said');
+  guest.throttled.requestsPerSecond = 8;
+  guest.refused['over-budget-buffers'] = 1;
+  guest.refused['unknown-operation'] = 1;
+  view.changed();
+  await page.getByText('Being slowed down').waitFor();
+  assert.equal(
+    await notice.textContent(),
+    'Being slowed down: it asks for more than 4,000 display requests a second. ' +
+      `Refused more: its budget is ${DEFAULT_BUDGET.buffers} buffers.`,
+  );
+  await until(runtime, async () => (await notice.textContent()) === '', {
+    what: 'the end of the notice',
+    timeoutMs: 20_000,
+    intervalMs: 100,
+  });
+  const slowed = page.locator('[data-held="slowed down: requestsPerSecond"]');
+  assert.equal(await slowed.textContent(), '8', 'the number stays');
 });
 
 test('without the right token the page says what to do', async (context) => {
