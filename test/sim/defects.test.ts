@@ -123,6 +123,13 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
     defects: { sharing: copying },
     breaks: ['foreign-frame'],
   },
+  'an output that never closes': {
+    defects: {
+      output: (output) =>
+        Object.defineProperty(output, Symbol.asyncDispose, { value: () => new Promise(() => {}) }),
+    },
+    breaks: ['left-behind'],
+  },
   'a flip that is completed twice': {
     defects: {
       output: (output) => {
