@@ -212,7 +212,7 @@ export class HonestGuest implements GuestLife {
   }
 
   async #reconnect(): Promise<void> {
-    await this.#frontend?.close();
+    await this.#frontend?.close().catch((error: unknown) => this.#judge(error));
     this.#giveUp(lacking('the display', 'ETIMEDOUT'));
   }
 
