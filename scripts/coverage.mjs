@@ -12,16 +12,16 @@ import { unreached } from './unreached.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * Runs `node ARGUMENTS` at the top of the repository; then prints the branches that it did not reach of the files of src/
- * that `files` gives.
+ * Runs `node ARGUMENTS` at the top of the repository; then prints, for each group of files of src/ that `groups` gives, the
+ * branches that it did not reach.
  * @returns its exit code
  */
-export async function runCovered(args, files) {
+export async function runCovered(args, groups) {
   const folder = mkdtempSync(join(tmpdir(), 'xen-zcopy-coverage-'));
   try {
     const env = { ...process.env, NODE_V8_COVERAGE: folder };
     const { status } = spawnSync(process.execPath, args, { cwd: root, env, stdio: 'inherit' });
-    process.stdout.write(unreached(folder, await files()));
+    for (const files of await groups()) process.stdout.write(unreached(folder, files));
     return status ?? 1;
   } finally {
     rmSync(folder, { recursive: true, force: true });

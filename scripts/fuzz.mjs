@@ -20,5 +20,5 @@ process.exitCode = coverage
 
 async function parsers() {
   const { FUZZERS } = await import(`${root}dist/test/fuzz/fuzzers.js`);
-  return [...new Set(FUZZERS.flatMap(({ parsers: files }) => files))].sort();
+  return [[...new Set(FUZZERS.flatMap(({ parsers: files }) => files))].sort()];
 }

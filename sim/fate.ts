@@ -5,14 +5,17 @@ import { messageOf } from '../src/runtime/errors.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
 import type { Backend } from './backend.ts';
-import { between, happens, streamOf, weighted } from './chance.ts';
+import { between, happens, oneOf, streamOf, weighted } from './chance.ts';
 import type { FaultKind } from './faults.ts';
 import type { GuestLife } from './guests/life.ts';
+import { replug } from './hotplug.ts';
 import type { Population } from './population.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** Time that a daemon which was stopped is gone, in milliseconds. */
 const RESTART_MS = [1, 1000] as const;
+/** Time that a device is away, in milliseconds. */
+const AWAY_MS = [0, 500] as const;
 
 const BLOWS = {
   'guest-crash': 3,
@@ -20,6 +23,7 @@ const BLOWS = {
   'guest-shutdown': 2,
   'sharer-kill': 4,
   'xenstore-lost': 2,
+  'device-detach': 3,
   'backend-kill': 2,
   'backend-restart': 1,
   'viewer-gone': 6,
@@ -62,9 +66,18 @@ export class Fate {
     if (kind === 'backend-kill') backend.kill();
     else if (kind === 'backend-restart') this.#inBackground(this.#restart());
     else if (kind === 'viewer-gone') backend.changeViewers();
+    else if (kind === 'device-detach') this.#inBackground(this.#detach(life));
     else if (kind === 'xenstore-lost') this.#loseStore(life);
     else if (kind === 'sharer-kill') life?.sharer?.kill();
     else if (life) this.#inBackground(this.#end(kind, life));
+  }
+
+  async #detach(life: GuestLife | undefined): Promise<void> {
+    const { world, population } = this.#parts;
+    const devices = life ? population.devices(life.guest.domid) : [];
+    if (devices.length === 0) return;
+    const awayMs = between(this.#random, ...AWAY_MS);
+    await replug(world, oneOf(this.#random, devices), { awayMs });
   }
 
   /** A program that shares loses it, or the daemon. */

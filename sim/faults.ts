@@ -47,6 +47,7 @@ export const FAULT_KINDS = [
   'guest-destroy',
   'guest-shutdown',
   'sharer-kill',
+  'device-detach',
   'backend-kill',
   'backend-restart',
   'viewer-gone',
@@ -56,6 +57,8 @@ export type FaultKind = (typeof FAULT_KINDS)[number];
 
 /** How often a fault comes that does, once in so many times: from often to seldom. */
 const RATES = [8, 20, 60, 200] as const;
+/** Kinds that could come so often (a handshake is some thirty requests to xenstored) that nothing else would: so much seldomer. */
+const SELDOMER: Partial<Record<FaultKind, number>> = { 'store-refused': 10 };
 /** Kinds that are off in a run: one in so many. */
 const OFF_ONE_IN = 3;
 
@@ -78,7 +81,7 @@ export class Faults {
     for (const kind of FAULT_KINDS) {
       const stream = streamOf(seed, kind);
       const off = happens(stream, OFF_ONE_IN) || muted.has(kind);
-      this.#rates.set(kind, off ? 0 : oneOf(stream, RATES));
+      this.#rates.set(kind, off ? 0 : oneOf(stream, RATES) * (SELDOMER[kind] ?? 1));
       this.#streams.set(kind, stream);
     }
   }

@@ -2,6 +2,7 @@
 // predecessor is gone, until the world ends.
 
 import type { Guest } from '../src/hypervisor/guest.ts';
+import { type DeviceSpec, deviceSpecs } from '../src/hypervisor/toolstack.ts';
 import { messageOf, SysError } from '../src/runtime/errors.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
@@ -21,6 +22,7 @@ export class Population {
   readonly #world: Surroundings;
   readonly #random: Random;
   readonly #lives = new Map<DomId, GuestLife>();
+  readonly #devices = new Map<DomId, readonly DeviceSpec[]>();
   #born = 0;
   #closing = false;
 
@@ -39,6 +41,11 @@ export class Population {
     return this.#lives.get(domid);
   }
 
+  /** What the toolstack gave to the guest of that number, while it lives. */
+  devices(domid: DomId): readonly DeviceSpec[] {
+    return this.#devices.get(domid) ?? [];
+  }
+
   /** Guests that there have been. */
   get born(): number {
     return this.#born;
@@ -49,6 +56,7 @@ export class Population {
     while (!this.#closing) {
       const guest = await this.#boot(plan);
       if (guest) await this.#live(plan, guest);
+      if (guest) this.#devices.delete(guest.domid);
       await sleep(this.#world.runtime, between(this.#random, ...EMPTY_MS));
     }
   }
@@ -66,6 +74,7 @@ export class Population {
     try {
       const guest = await host.createGuest(config);
       this.#born += 1;
+      this.#devices.set(guest.domid, deviceSpecs(guest.domid, config));
       return guest;
     } catch (error) {
       // One that is destroyed while it is being made cannot be mapped any more.

@@ -23,6 +23,8 @@ export interface Surroundings {
   readonly oracle: HypervisorOracle;
   /** The rings of frontends that keep the rules. */
   readonly rings: Set<RingOracle>;
+  /** Domains of which a device is away. */
+  readonly detached: Set<DomId>;
   /** Domains that share with each other. */
   readonly sharers: Set<DomId>;
   /** What a program that shares gets for its domain; a test makes it defective here. */

@@ -247,6 +247,15 @@ async function toggleState(hands: Hands): Promise<void> {
   }
 }
 
+/** The next time that it publishes, it does not say what is so. */
+async function spoil({ raw, random }: Hands): Promise<void> {
+  const key = `0/${oneOf(random, DISPLAY_KEYS)}`;
+  const node = happens(random, 3) ? 'version' : key;
+  raw.spoil = happens(random, 2)
+    ? {}
+    : { [node]: happens(random, 3) ? null : oneOf(random, VALUES) };
+}
+
 async function removeNodes(hands: Hands): Promise<void> {
   const keys = ['vdispl/0', 'vdispl/0/0', 'vdispl/0/state', 'vkbd/0', 'vkbd/0/page-gref'];
   await hands.domain.store.remove(deviceNode(hands, oneOf(hands.random, keys)));
@@ -290,6 +299,7 @@ export const ACTS: Readonly<Record<string, { readonly act: Act; readonly weight:
   bindOthers: { act: bindOthers, weight: 1 },
   scribble: { act: scribble, weight: 3 },
   toggleState: { act: toggleState, weight: 3 },
+  spoil: { act: spoil, weight: 1 },
   removeNodes: { act: removeNodes, weight: 1 },
   manyNodes: { act: manyNodes, weight: 1 },
   forbid: { act: forbid, weight: 1 },

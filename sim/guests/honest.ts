@@ -212,7 +212,7 @@ export class HonestGuest implements GuestLife {
   }
 
   async #reconnect(): Promise<void> {
-    await this.#frontend?.close();
+    await this.#frontend?.close().catch((error: unknown) => this.#judge(error));
     this.#giveUp(lacking('the display', 'ETIMEDOUT'));
   }
 
@@ -289,7 +289,7 @@ export class HonestGuest implements GuestLife {
       return;
     }
     if (error instanceof SysError || error instanceof GrantMapError) return;
-    // The toolstack takes the nodes of a guest away while its program still runs.
+    // The toolstack takes the nodes of a guest, or of a device, away while its program still runs.
     if (error instanceof ProtocolViolation && !this.#served) return;
     this.#world.findings.hold(false, 'defect', () => {
       return `the frontend of domain ${this.guest.domid}: ${messageOf(error)}`;
@@ -297,6 +297,7 @@ export class HonestGuest implements GuestLife {
   }
 
   get #served(): boolean {
+    if (this.#world.detached.has(this.guest.domid)) return false;
     return this.#alive && this.#world.host.guests.includes(this.guest);
   }
 

@@ -6,6 +6,7 @@ import type { ExportedShare } from '../../src/share/exported-share.ts';
 import type { Exporter } from '../../src/share/exporter.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
+import { lacking } from '../errors.ts';
 import { fillWith, shareMark, slotBytes } from './marks.ts';
 import type { Sharing } from './sharer.ts';
 
@@ -22,6 +23,7 @@ const OFFERED_MS = [1, 800] as const;
 const BUFFER_ONE_IN = 4;
 const UPDATE_ONE_IN = 6;
 const DISCARD_ONE_IN = 8;
+const IMPATIENT_ONE_IN = 4;
 const LATE_ONE_IN = 4;
 const LATE_MS = [1, 100] as const;
 
@@ -43,8 +45,24 @@ async function offer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<v
     if (buffer) await sleep(sharing.program, between(random, ...OFFERED_MS));
     else await sendFrames(sharing, share);
   } finally {
-    await share.withdraw({ deadlineMs: between(random, ...WITHDRAW_MS) });
+    await withdraw(sharing, share);
   }
+}
+
+/** Waits for the end of it, or has no patience for that. */
+async function withdraw({ random, program }: Sharing, share: ExportedShare): Promise<void> {
+  const deadlineMs = between(random, ...WITHDRAW_MS);
+  if (!happens(random, IMPATIENT_ONE_IN)) return void (await share.withdraw({ deadlineMs }));
+  const { signal, abort } = new Impatience();
+  program.after(between(random, ...WITHDRAW_MS), abort);
+  await share.withdraw({ deadlineMs, signal });
+}
+
+/** Ends a waiting as a caller does that has something better to do. */
+class Impatience {
+  readonly #controller = new AbortController();
+  readonly signal = this.#controller.signal;
+  readonly abort = () => this.#controller.abort(lacking('withdrawing a share', 'ECANCELED'));
 }
 
 function oneBuffer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<ExportedShare> {

@@ -5,7 +5,7 @@
 // of the share that was offered; a failure leaves nothing open.
 
 import { SHARE_ATTACHED_ACCEPTED, SHARE_VERSION } from '../abi/share.ts';
-import { SysError } from '../runtime/errors.ts';
+import { ProtocolViolation, SysError } from '../runtime/errors.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import {
   type Domain,
@@ -19,7 +19,7 @@ import { Release, type ReleaseStep } from '../zcopy/release.ts';
 import { unmapStep } from '../zcopy/shared-buffer.ts';
 import { Condition } from './condition.ts';
 import { ControlPage, IMPORTER_LIVE_BYTE } from './control-page.ts';
-import { OfferReader } from './offer-page.ts';
+import { type Offer, OfferReader } from './offer-page.ts';
 import type { OfferedShare } from './offered-share.ts';
 import { paced } from './paced.ts';
 import { ShareError } from './share-error.ts';
@@ -118,12 +118,22 @@ async function introduce(parts: {
   throw new ShareError('refused', detail);
 }
 
-/** The pages may be those of another share by now. @throws ShareError `exporter-gone` */
+/** The pages may be those of another share by now, or anything else. @throws ShareError `exporter-gone` */
 function checkSame(offered: OfferedShare, reader: OfferReader): void {
   const { offer } = offered;
-  const now = reader.offer();
-  const same = (Object.keys(offer) as (keyof typeof offer)[]).every((k) => now[k] === offer[k]);
+  const now = offerIn(reader);
+  const same = (Object.keys(offer) as (keyof typeof offer)[]).every((k) => now?.[k] === offer[k]);
   if (!same) throw exporterGone(offered);
+}
+
+/** What is offered in these pages now; undefined when that is nothing. */
+function offerIn(reader: OfferReader): Offer | undefined {
+  try {
+    return reader.offer();
+  } catch (error) {
+    if (error instanceof ProtocolViolation) return undefined;
+    throw error;
+  }
 }
 
 /** The port is bound by somebody, or is no more. */

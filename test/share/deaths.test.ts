@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RawExporter } from '../../sim/guests/raw-ends.ts';
 import type { ExportedShare } from '../../src/share/exported-share.ts';
 import type { ImportedShare } from '../../src/share/imported-share.ts';
 import type { Importer } from '../../src/share/importer.ts';
@@ -136,4 +137,16 @@ test('what a dead program of the same domain offered is removed by the next one'
     const names = (await run(alice.domain.store.directory(path)))!;
     assert.deepEqual(names.sort(), [shares[1]!.id, shares[2]!.id].sort());
     for (const exporter of exporters) await run(exporter.close());
+  }));
+
+test('an offer whose pages are something else by now is gone, and no lie (seed 3971573467)', () =>
+  sharing(async (world) => {
+    const { alice, bob, run } = world;
+    const raw = await RawExporter.open(world, { from: alice, to: bob.domain.domid });
+    const importer = await world.importer(bob, alice);
+    const [offered] = await world.next(importer);
+    raw.offer.bytes.fill(0);
+    await assert.rejects(run(importer.open(offered!.share.id)), shareError('exporter-gone'));
+    assert.deepEqual(importer.refused.get(alice.domain.domid), {});
+    assert.deepEqual(importer.offers, []);
   }));

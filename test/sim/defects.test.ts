@@ -118,7 +118,12 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
         return call(name, { ...request, refs });
       }),
     },
-    breaks: ['foreign-picture', 'release-is-a-fact', 'honest-guest-progress'],
+    breaks: [
+      'page-readable-without-grant',
+      'foreign-picture',
+      'release-is-a-fact',
+      'honest-guest-progress',
+    ],
   },
   'a view that outlives its window': {
     defects: {
@@ -146,6 +151,13 @@ const DEFECTS: Readonly<Record<string, { defects: Defects; breaks: readonly Inva
   'a frame of a share that is a copy': {
     defects: { sharing: copying },
     breaks: ['foreign-frame'],
+  },
+  'an output that never closes': {
+    defects: {
+      output: (output) =>
+        Object.defineProperty(output, Symbol.asyncDispose, { value: () => new Promise(() => {}) }),
+    },
+    breaks: ['left-behind'],
   },
   'a flip that is completed twice': {
     defects: {

@@ -16,7 +16,7 @@ import {
   XenbusStateReconfiguring,
   XenbusStateUnknown,
 } from '../../abi/xenbus.ts';
-import { messageOf } from '../../runtime/errors.ts';
+import { messageOf, SysError } from '../../runtime/errors.ts';
 import { type Logger, type Runtime, withTimeout } from '../../runtime/runtime.ts';
 import { Scope } from '../../runtime/scope.ts';
 import type { Domain } from '../domain.ts';
@@ -166,13 +166,15 @@ export class FrontendDevice implements AsyncDisposable {
 
   async #look(): Promise<void> {
     try {
-      const backend = parseState(await this.readBackend('state'));
+      const state = await this.readBackend('state');
+      const backend = parseState(state);
       if (this.#onLetGo) {
         if (this.#state !== XenbusStateClosing) await this.#show(XenbusStateClosing);
         if (!HOLDING.has(backend)) this.#onLetGo();
         return;
       }
       if (this.#failure) throw this.#failure;
+      if (state === undefined) throw takenAway(this.path);
       await this.#follow(backend);
     } catch (error) {
       this.#giveUp(error instanceof Error ? error : new Error(String(error)));
@@ -191,14 +193,21 @@ export class FrontendDevice implements AsyncDisposable {
 
   async #follow(backend: XenbusState): Promise<void> {
     const cue = CUES[backend];
-    if ((cue === 'over' || cue === 'publish') && this.#state === XenbusStateConnected) {
-      await this.#startAnew();
-    }
+    const connected = this.#state === XenbusStateConnected;
+    if ((cue === 'over' || cue === 'publish') && connected) await this.#startAnew();
+    if (cue === 'publish' && (await this.#isReplaced())) await this.#startAnew();
     if (cue === 'publish' && this.#state === XenbusStateInitialising) await this.#publish();
     if (cue === 'work' && this.#state === XenbusStateInitialised) {
       await this.#driver.onConnected(this, this.#connection!);
       await this.#show(XenbusStateConnected);
     }
+  }
+
+  /** Whether the toolstack took the device away after we published, and gave it back: nothing that we wrote is there. */
+  async #isReplaced(): Promise<boolean> {
+    if (this.#state !== XenbusStateInitialised) return false;
+    const value = await this.domain.store.read(`${this.path}/state`);
+    return parseState(value === undefined ? undefined : distrust(value)) !== this.#state;
   }
 
   async #publish(): Promise<void> {
@@ -229,6 +238,11 @@ export class FrontendDevice implements AsyncDisposable {
     await this.domain.store.write(`${this.path}/state`, String(state));
     this.#state = state;
   }
+}
+
+function takenAway(path: string): SysError {
+  const context = `the toolstack has taken ${path} away`;
+  return new SysError({ call: 'xenstore', errnoName: 'ENODEV', context });
 }
 
 interface FrontendNodes {

@@ -9,6 +9,7 @@ import {
   eraseDevice,
   removeDevice,
 } from '../../../src/xen/xenbus/toolstack.ts';
+import type { Xenstore, XenstoreAccess } from '../../../src/xen/xenstore.ts';
 import { PageBackend, pageDevice } from './page-device.ts';
 import { PageFrontend } from './page-frontend.ts';
 import { World } from './world.ts';
@@ -137,4 +138,42 @@ test('a guest without the device is told what is missing', async () => {
   const { runtime } = world;
   const options = { runtime, domain: guest, driver: new PageFrontend(), devid: 0 };
   await assert.rejects(world.run(FrontendDevice.open(options)), /device\/vpage\/0\/backend/);
+});
+
+/** A frontend that has published and waits for the backend, of which the test writes the states. */
+async function published() {
+  const parts = await guestWithDevice();
+  const { world, device, open } = parts;
+  const { store } = world.dom0;
+  const invite = () => world.run(store.write(`${devicePaths(device).backend}/state`, '2'));
+  const frontend = await open();
+  await invite();
+  await world.until(() => frontend.state === 3, 'it has published');
+  return { ...parts, store, invite, frontend };
+}
+
+test('a device that is taken away while its frontend waits for the backend is over (seed 1330911956)', async () => {
+  const { world, device, front, store } = await published();
+  await world.run(eraseDevice(store, device));
+  await world.until(() => front.failed !== undefined, 'it is told');
+  assert.match(front.failed!.message, /has taken .* away/);
+  assert.equal(front.page, undefined);
+});
+
+test('a device that is given back before its frontend has looked is published anew (seed 1330911956)', async () => {
+  const { world, device, front, store, invite, frontend } = await published();
+  const before = front.page;
+  // All in one transaction, and addDevice's own inside it: nobody can have looked in between.
+  await world.run(
+    store.transaction(async (access) => {
+      const transaction = <T>(body: (inner: XenstoreAccess) => Promise<T>) => body(access);
+      const within = { transaction } as Xenstore;
+      await eraseDevice(within, device);
+      await addDevice(within, device);
+    }),
+  );
+  await invite();
+  await world.until(() => front.page !== before && frontend.state === 3, 'it publishes again');
+  assert.equal(await world.frontendState(device), '3');
+  await world.run(frontend.close());
 });
