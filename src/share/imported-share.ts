@@ -103,9 +103,10 @@ export class ImportedShare implements AsyncDisposable {
       const live = attachment.offer.exporterLive;
       await Promise.all(slots.map((slot) => slot.release()));
       await new Release({ runtime, steps: attachment.steps }).release();
-      if (!(error instanceof GrantMapError)) throw error;
-      if (!live) throw exporterGone(offered);
-      throw new ProtocolViolation('bad-grant', 'XEN_EINVAL', error.message);
+      const badGrant = error instanceof GrantMapError;
+      // What a dead program left is no lie of its domain's: the pages may be anything by now.
+      if (!live && (badGrant || error instanceof ProtocolViolation)) throw exporterGone(offered);
+      throw badGrant ? new ProtocolViolation('bad-grant', 'XEN_EINVAL', error.message) : error;
     }
   }
 

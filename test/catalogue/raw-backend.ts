@@ -148,7 +148,9 @@ export class RawBackend {
     await this.letGo();
     [this.#seen, this.#answered, this.#sent] = [0, 0, 0];
     this.control = await this.#map(controlRing!);
-    this.#controlChannel = await this.#bind(controlPort!, () => this.#look());
+    // A keyboard has one page, without requests.
+    const look = eventRing === undefined ? () => {} : () => this.#look();
+    this.#controlChannel = await this.#bind(controlPort!, look);
     if (eventRing === undefined) return;
     this.events = await this.#map(eventRing);
     this.#eventChannel = await this.#bind(eventPort!, () => {});

@@ -174,7 +174,7 @@ export class FrontendDevice implements AsyncDisposable {
         return;
       }
       if (this.#failure) throw this.#failure;
-      if (state === undefined) throw takenAway(this.path);
+      if (state === undefined && (await this.#ownState()) === undefined) throw takenAway(this.path);
       await this.#follow(backend);
     } catch (error) {
       this.#giveUp(error instanceof Error ? error : new Error(String(error)));
@@ -206,8 +206,13 @@ export class FrontendDevice implements AsyncDisposable {
   /** Whether the toolstack took the device away after we published, and gave it back: nothing that we wrote is there. */
   async #isReplaced(): Promise<boolean> {
     if (this.#state !== XenbusStateInitialised) return false;
+    return parseState(await this.#ownState()) !== this.#state;
+  }
+
+  /** What our own directory says, which is the toolstack's to take away; undefined when it is gone. */
+  async #ownState(): Promise<Untrusted<string> | undefined> {
     const value = await this.domain.store.read(`${this.path}/state`);
-    return parseState(value === undefined ? undefined : distrust(value)) !== this.#state;
+    return value === undefined ? undefined : distrust(value);
   }
 
   async #publish(): Promise<void> {
