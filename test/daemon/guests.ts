@@ -77,9 +77,9 @@ export abstract class PaintingGuest {
     }
   }
 
-  /** Paints until the display is over. What the daemon refuses is asked for again. */
+  /** Paints until the display or the guest is over. What the daemon refuses is asked for again. */
   protected async paint(display: GuestDisplay, isOver: () => boolean): Promise<void> {
-    while (!isOver()) {
+    while (!isOver() && !this.domain.stopped.aborted) {
       try {
         await this.#round(display);
       } catch (error) {
