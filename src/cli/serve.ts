@@ -68,10 +68,14 @@ export async function serveOn(
   }
 }
 
+/** What the connection ended with is our SysError, or Node's. */
 function xenstoredLost(reason: Error): SysError {
+  const { code = messageOf(reason) }: NodeJS.ErrnoException = reason;
+  const { call, errnoName } =
+    reason instanceof SysError ? reason : { call: 'read', errnoName: code };
   return new SysError({
-    call: reason instanceof SysError ? reason.call : 'read',
-    errnoName: reason instanceof SysError ? reason.errnoName : messageOf(reason),
+    call,
+    errnoName,
     context: 'the connection to xenstored is lost, without which no guest can be served',
     remedy: 'once xenstored is there again, start xen-zcopy again',
   });

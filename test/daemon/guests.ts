@@ -49,7 +49,6 @@ export abstract class PaintingGuest {
   readonly down = new Set<number>();
   readonly pressed: number[] = [];
   protected readonly ownFailures: unknown[] = [];
-  #stopped = false;
 
   constructor({ runtime, domain, beAlloc }: GuestParts) {
     this.runtime = runtime;
@@ -58,11 +57,6 @@ export abstract class PaintingGuest {
   }
 
   abstract start(): Promise<void>;
-
-  /** Its domain is over, and so are its programs. */
-  stop(): void {
-    this.#stopped = true;
-  }
 
   /** What went wrong for good, and would be mended by a reboot alone: nothing, whatever the daemon does. */
   get failures(): readonly unknown[] {
@@ -83,9 +77,9 @@ export abstract class PaintingGuest {
     }
   }
 
-  /** Paints until the display is over. What the daemon refuses is asked for again. */
+  /** Paints until the display or the guest is over. What the daemon refuses is asked for again. */
   protected async paint(display: GuestDisplay, isOver: () => boolean): Promise<void> {
-    while (!isOver() && !this.#stopped) {
+    while (!isOver() && !this.domain.stopped.aborted) {
       try {
         await this.#round(display);
       } catch (error) {
