@@ -9,7 +9,7 @@ import { shrink } from '../../sim/shrink.ts';
 import { SystemRandom } from '../../src/runtime/random.ts';
 
 const FIXED_SEEDS = 12;
-const FRESH_SEEDS = 4;
+const FRESH_SEEDS = 12;
 const STEPS = 40_000;
 
 async function held(seed: number): Promise<RunReport> {
