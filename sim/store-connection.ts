@@ -1,10 +1,11 @@
 // A program's own connection to xenstored: closed by its kernel when it dies, and broken by fate.
 
+import type { XenHost } from '../src/hypervisor/xen-host.ts';
+import type { Runtime } from '../src/runtime/runtime.ts';
 import type { DomId } from '../src/xen/ids.ts';
 import { bytePipe } from '../src/xen/pipe.ts';
 import { XenstoreClient } from '../src/xen/xenstore-client.ts';
 import type { Program } from './program.ts';
-import type { Surroundings } from './surroundings.ts';
 
 export interface StoreConnection {
   readonly store: XenstoreClient;
@@ -12,9 +13,9 @@ export interface StoreConnection {
   sever(): void;
 }
 
-/** Connects `program`, which runs in `domid`. */
+/** Connects `program`, which runs in `domid`, in the world's time. */
 export function connectStore(
-  { runtime, host }: Surroundings,
+  { runtime, host }: { readonly runtime: Runtime; readonly host: XenHost },
   { program, domid }: { readonly program: Program; readonly domid: DomId },
 ): StoreConnection {
   const [client, server] = bytePipe(runtime);

@@ -21,18 +21,3 @@ export class LoggedRuntime extends VirtualRuntime {
 export function defectsOf({ lines }: LoggedRuntime): readonly string[] {
   return lines.filter((line) => DEFECT.test(line));
 }
-
-/** What the promise gives, running the world until it does. */
-export async function runUntilSettled<T>(
-  runtime: VirtualRuntime,
-  promise: Promise<T>,
-  maxSteps: number,
-): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps });
-  return promise;
-}

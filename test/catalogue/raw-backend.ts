@@ -14,7 +14,8 @@ import { sleep } from '../../src/runtime/runtime.ts';
 import type { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { EventChannel } from '../../src/xen/domain.ts';
 import { gref, port } from '../../src/xen/ids.ts';
-import { defectsOf, LoggedRuntime, runUntilSettled } from './logged-runtime.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
+import { defectsOf, LoggedRuntime } from './logged-runtime.ts';
 
 const MACHINE_FRAMES = 8192;
 const STEPS_MAX = 200_000;

@@ -24,9 +24,10 @@ import type { Account } from '../../src/zcopy/ledger.ts';
 import { HEIGHT, WIDTH } from '../display/bodies.ts';
 import type { RecordingOutput } from '../display/recording-output.ts';
 import { Rig, type RigHost } from '../display/rig.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 import { HONEST_SIZE, HonestGuest } from './honest-guest.ts';
 import { type Before, intercepted } from './intercepted.ts';
-import { defectsOf, LoggedRuntime, runUntilSettled } from './logged-runtime.ts';
+import { defectsOf, LoggedRuntime } from './logged-runtime.ts';
 
 const MACHINE_FRAMES = 16_384;
 const REFRESH_HZ = 60;

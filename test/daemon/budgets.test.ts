@@ -12,21 +12,14 @@ import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { Metrics } from '../../src/server/metrics.ts';
 import { RefusalCounts } from '../../src/server/refusal-counts.ts';
 import { DEFAULT_BUDGET, HELD_KINDS, RATE_KINDS } from '../../src/zcopy/budget.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 
 const SHAPE = { width: 64, height: 48, format: XRGB8888 };
 const MACHINE_FRAMES = 16_384;
 
 test('a guest has the budget of its name; what it was refused and how often it waited is told, by kind', async () => {
   const runtime = new VirtualRuntime(1);
-  const run = async <T>(promise: Promise<T>): Promise<T> => {
-    let settled = false;
-    const settle = () => {
-      settled = true;
-    };
-    promise.then(settle, settle);
-    await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps: 300_000 });
-    return promise;
-  };
+  const run = <T>(promise: Promise<T>) => runUntilSettled(runtime, promise, 300_000);
   const host = await run(XenHost.start({ runtime, machineFrames: MACHINE_FRAMES }));
   const small = { ...DEFAULT_BUDGET, buffers: 1, requestsPerSecond: 1 };
   const guestBudgets = new Map([['small', small]]);

@@ -4,13 +4,12 @@
 import { Faults } from '../../sim/faults.ts';
 import { Program as Killable } from '../../sim/program.ts';
 import { programDomain } from '../../sim/program-domain.ts';
+import { connectStore } from '../../sim/store-connection.ts';
 import { Trace } from '../../sim/trace.ts';
 import type { XenHost } from '../../src/hypervisor/xen-host.ts';
 import { type Runtime, sleep } from '../../src/runtime/runtime.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
-import { bytePipe } from '../../src/xen/pipe.ts';
-import { XenstoreClient } from '../../src/xen/xenstore-client.ts';
 
 /** A call that Xen refuses for other domains' ports alone. */
 const CANNOT_FAIL = 'closePort';
@@ -31,15 +30,7 @@ export class Program {
     const { runtime } = host;
     const { random, log } = runtime;
     const program = new Killable({ runtime, random, log, onCall: (name) => this.#onCall(name) });
-    const [client, server] = bytePipe(runtime);
-    host.xenstored.accept({ channel: server, domid: DOM0 });
-    const store = new XenstoreClient({ runtime, channel: client });
-    program.keep({
-      release: async () => {
-        await store[Symbol.asyncDispose]();
-        return true;
-      },
-    });
+    const { store } = connectStore({ runtime, host }, { program, domid: DOM0 });
     const trace = new Trace({ readable: false });
     const faults = new Faults({ seed: 0, trace, muted: new Set() });
     faults.heal();

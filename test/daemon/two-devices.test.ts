@@ -18,6 +18,7 @@ import { RefusalCounts } from '../../src/server/refusal-counts.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import { removeDevice } from '../../src/xen/xenbus/toolstack.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 import { Program } from './program.ts';
 
 const MACHINE_FRAMES = 16_384;
@@ -204,14 +205,8 @@ class TwoDevices {
   }
 }
 
-async function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps: STEPS_MAX });
-  return promise;
+function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
+  return runUntilSettled(runtime, promise, STEPS_MAX);
 }
 
 for (const order of [

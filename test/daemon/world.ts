@@ -9,6 +9,7 @@ import { XenHost } from '../../src/hypervisor/xen-host.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 import {
   type GuestKind,
   type GuestParts,
@@ -232,14 +233,8 @@ export class DaemonWorld {
   }
 }
 
-async function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps: STEPS_MAX });
-  return promise;
+function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
+  return runUntilSettled(runtime, promise, STEPS_MAX);
 }
 
 export interface DeathOptions extends WorldOptions {

@@ -14,6 +14,7 @@ import { domId, gref } from '../../src/xen/ids.ts';
 import type { GuestContext } from '../../src/xen/xenbus/driver.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { Account } from '../../src/zcopy/ledger.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 
 const DOMID = domId(1);
 const DIRECTORY = gref(100);
@@ -70,15 +71,7 @@ function setUp() {
     lends: false,
   });
   /** The value of a promise, running virtual time until it settles. */
-  const run = async <T>(promise: Promise<T>): Promise<T> => {
-    let settled = false;
-    const settle = () => {
-      settled = true;
-    };
-    promise.then(settle, settle);
-    await runtime.runUntil(() => settled, { what: 'the promise settles' });
-    return promise;
-  };
+  const run = <T>(promise: Promise<T>) => runUntilSettled(runtime, promise);
   return { runtime, foreign, account, buffers, run };
 }
 

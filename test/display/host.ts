@@ -20,6 +20,7 @@ import { Guests } from '../../src/xen/xenbus/guests.ts';
 import { type Budget, DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { openGuest } from '../../src/zcopy/guest.ts';
 import { type Account, Ledger } from '../../src/zcopy/ledger.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 
 const MACHINE_FRAMES = 16_384;
 /** Set aside for each guest whose buffers are allocated here. */
@@ -138,14 +139,8 @@ export class DisplayHost {
   }
 }
 
-async function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles', maxSteps: STEPS_MAX });
-  return promise;
+function run<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
+  return runUntilSettled(runtime, promise, STEPS_MAX);
 }
 
 /** `domain`, with hypercalls that take their time: events may come before who bound the port knows it. */

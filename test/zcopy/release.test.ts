@@ -8,6 +8,7 @@ import { SysError } from '../../src/runtime/errors.ts';
 import { type Runtime, sleep, systemRuntime } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { type Holder, Release, type ReleaseStep } from '../../src/zcopy/release.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 
 const PEER: Holder = { who: 'domain 7', pages: 3, evidence: 'grant table' };
 
@@ -39,15 +40,7 @@ function setUp(...scripts: ('held' | 'fails')[][]) {
   const states: string[] = [];
   const onState = (state: string) => states.push(state);
   const release = new Release({ runtime, steps, onState });
-  const run = async <T>(promise: Promise<T>): Promise<T> => {
-    let settled = false;
-    const settle = () => {
-      settled = true;
-    };
-    promise.then(settle, settle);
-    await runtime.runUntil(() => settled, { what: 'the promise settles' });
-    return promise;
-  };
+  const run = <T>(promise: Promise<T>) => runUntilSettled(runtime, promise);
   return { runtime, steps, states, release, run };
 }
 

@@ -8,7 +8,6 @@ import { GuestBuffer } from '../../src/hypervisor/guest-buffer.ts';
 import { GuestExport } from '../../src/hypervisor/guest-export.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
-import type { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import type { ExportRequest, LendRequest, MapRequest } from '../../src/xen/domain.ts';
 import { DOM0 } from '../../src/xen/ids.ts';
 import type { DmaBuf } from '../../src/xen/memory.ts';
@@ -16,6 +15,7 @@ import type { HeldBuffer } from '../../src/xen/xenbus/driver.ts';
 import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
 import { type SharingDomain, Zcopy } from '../../src/zcopy/zcopy.ts';
 import { type MachineOptions, onMachine, type World } from '../hypervisor/world.ts';
+import { runUntilSettled } from '../runtime/run-until-settled.ts';
 
 export interface SharingWorld extends World {
   /** Of domain 0. */
@@ -36,7 +36,7 @@ export function sharing(
 ): Promise<void> {
   return onMachine(async (machine) => {
     const { runtime, hypervisor, dom0 } = machine;
-    const run = <T>(promise: Promise<T>) => running(runtime, promise);
+    const run = <T>(promise: Promise<T>) => runUntilSettled(runtime, promise);
     const books = () => hypervisor.books().domains.find(({ domid }) => domid === DOM0)!;
     await body({
       ...machine,
@@ -51,16 +51,6 @@ export function sharing(
     }
     assert.deepEqual(leakReport(hypervisor.books()), []);
   }, options);
-}
-
-async function running<T>(runtime: VirtualRuntime, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const settle = () => {
-    settled = true;
-  };
-  promise.then(settle, settle);
-  await runtime.runUntil(() => settled, { what: 'the promise settles' });
-  return promise;
 }
 
 /** Whether it is a SysError of that errno whose message has those words. */
