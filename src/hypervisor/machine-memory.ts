@@ -17,11 +17,14 @@ import {
   framesOf,
   type Run,
   runsOf,
+  wholeRun,
 } from './frame-allocator.ts';
 
-/** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. */
+/** Where frames are shown from. */
 export interface FrameSource {
-  /** @throws SysError */
+  /** A mapping of one run of frames and nothing else. @throws SysError */
+  mapRun(run: Extent, writable: boolean): Mapping;
+  /** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. @throws SysError */
   show(mapping: Mapping, frames: Uint32Array, options: { atPage: number; writable: boolean }): void;
 }
 
@@ -170,6 +173,10 @@ export class MachineMemory implements FrameSource, Disposable {
     return this.#fd;
   }
 
+  mapRun(run: Extent, writable: boolean): Mapping {
+    return mapExtent(run, { fd: this.#fd, writable });
+  }
+
   show(
     mapping: Mapping,
     frames: Uint32Array,
@@ -220,6 +227,14 @@ export class MachineMemory implements FrameSource, Disposable {
   }
 }
 
+/** As `FrameSource.mapRun`, out of the file that is the machine's memory. @throws SysError */
+export function mapExtent(
+  { start, count }: Extent,
+  { fd, writable }: { fd: number; writable: boolean },
+): Mapping {
+  return new Mapping(count, { fd, offset: start * PAGE_SIZE, writable });
+}
+
 /** As `FrameSource.show`, out of the file that is the machine's memory. @throws SysError */
 export function showFrames(
   mapping: Mapping,
@@ -234,6 +249,8 @@ export function showFrames(
 
 /** A mapping of `frames` in their order. @throws SysError, with nothing left behind */
 export function mapFrames(memory: FrameSource, frames: Uint32Array, writable: boolean): Mapping {
+  const run = wholeRun(frames);
+  if (run) return memory.mapRun(run, writable);
   const mapping = new Mapping(frames.length);
   try {
     memory.show(mapping, frames, { atPage: 0, writable });

@@ -55,7 +55,8 @@ export class Maptrack {
 
   /** What the handle stands for, or undefined when it is not in use. */
   get(handle: number): MappedGrant | undefined {
-    const kind = this.#kinds[handle] ?? FREE;
+    if (handle >= this.#kinds.length) return undefined;
+    const kind = this.#kinds[handle]!;
     if (kind === FREE) return undefined;
     const domid = this.#domids[handle]! as DomId;
     return { domid, ref: this.#refs[handle]! as Gref, writable: kind === WRITABLE };

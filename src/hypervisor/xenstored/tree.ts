@@ -40,6 +40,7 @@ interface Generations {
   last: number;
 }
 
+const NO_VALUE = new Uint8Array(0);
 const NO_CHILDREN: ReadonlyMap<string, StoreNode> = new Map();
 
 export class Tree {
@@ -55,7 +56,7 @@ export class Tree {
 
   /** A tree that has nothing but its root. */
   static empty(permissions: Permissions): Tree {
-    const root = newNode({ value: new Uint8Array(0), permissions, generation: 1 });
+    const root = newNode({ value: NO_VALUE, permissions, generation: 1 });
     return new Tree(root, new Map([[permissions[0].domid, 1]]), { last: 1 });
   }
 
@@ -99,13 +100,8 @@ export class Tree {
     let node = newNode({ value, permissions, generation: this.#nextGeneration() });
     for (const at of below.reverse()) {
       const name = leafOf(at);
-      const directory = {
-        value: new Uint8Array(0),
-        permissions,
-        generation: this.#nextGeneration(),
-      };
-      const children = new Map([[name, node]]);
-      node = { ...directory, children, childNameBytes: name.length + 1 };
+      const directory = { value: NO_VALUE, permissions, generation: this.#nextGeneration() };
+      node = newNode(directory, new Map([[name, node]]), name.length + 1);
     }
     this.#graft(topmost, node);
   }
@@ -168,8 +164,12 @@ export class Tree {
   }
 }
 
-function newNode(node: Pick<StoreNode, 'value' | 'permissions' | 'generation'>): StoreNode {
-  return { ...node, children: NO_CHILDREN, childNameBytes: 0 };
+function newNode(
+  { value, permissions, generation }: Pick<StoreNode, 'value' | 'permissions' | 'generation'>,
+  children = NO_CHILDREN,
+  childNameBytes = 0,
+): StoreNode {
+  return { value, permissions, children, childNameBytes, generation };
 }
 
 interface Edit {
@@ -186,7 +186,7 @@ function replaced(node: StoreNode, { components, depth, edit }: Edit): StoreNode
   const child = node.children.get(name);
   assert(child, `no ${name} on the way`);
   const changed = replaced(child, { components, depth: depth + 1, edit });
-  return { ...node, children: new Map(node.children).set(name, changed) };
+  return newNode(node, new Map(node.children).set(name, changed), node.childNameBytes);
 }
 
 /** The node at `path` in the tree below `root`. */
