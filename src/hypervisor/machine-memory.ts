@@ -152,7 +152,7 @@ export class MachineMemory implements FrameSource, Disposable {
 
   /** One more user of a frame that is in use. */
   reference(frame: number): void {
-    assert(this.#references[frame]! > 0, `frame ${frame} is free`);
+    if (!this.#references[frame]) assert.fail(`frame ${frame} is free`);
     this.#references[frame]!++;
   }
 
@@ -162,7 +162,7 @@ export class MachineMemory implements FrameSource, Disposable {
     let count = 0;
     for (const frame of frames) {
       if (frame === 0) continue;
-      assert(this.#references[frame]! > 0, `frame ${frame} is released too often`);
+      if (!this.#references[frame]) assert.fail(`frame ${frame} is released too often`);
       if (--this.#references[frame]! === 0) freed[count++] = frame;
     }
     if (count > 0) this.#free(freed.subarray(0, count).sort());

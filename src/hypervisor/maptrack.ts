@@ -63,7 +63,7 @@ export class Maptrack {
   }
 
   release(handle: number): void {
-    assert.notEqual(this.#kinds[handle] ?? FREE, FREE, `handle ${handle} is not in use`);
+    if (!this.get(handle)) assert.fail(`handle ${handle} is not in use`);
     this.#kinds[handle] = FREE;
     this.#free[this.#freeCount++] = handle;
     this.#used--;

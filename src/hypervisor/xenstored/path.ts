@@ -34,6 +34,7 @@ export function absoluteName(name: string, base: string): string {
  */
 export function canonicalPath(name: string, base: string): string {
   const path = absoluteName(name, base);
+  if (split.has(path)) return path;
   const relativeLength = path.length - (DOMAIN_PREFIX.exec(path)?.[0].length ?? path.length);
   const fits = path.length <= XENSTORE_ABS_PATH_MAX && relativeLength <= XENSTORE_REL_PATH_MAX;
   if (!fits || !VALID_PATH.test(path)) throw new StoreError('EINVAL');
