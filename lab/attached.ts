@@ -4,8 +4,9 @@ import { basename } from 'node:path';
 import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
+import { REMOVE_GUEST_LOGS } from './evidence.ts';
 import { listDomains } from './guest.ts';
-import { LivedRuntime } from './lived-time.ts';
+import { livedRuntime } from './lived-time.ts';
 import { END_ALL_PROGRAMS } from './program.ts';
 import { lastLines } from './serial-log.ts';
 import { borrowMachine, type MachineQuestion } from './supervisor-protocol.ts';
@@ -25,12 +26,13 @@ async function reset(dom0: Dom0): Promise<void> {
   for (const { domid } of await listDomains(dom0)) {
     if (domid !== 0) await dom0.run(['xl', 'destroy', `${domid}`]);
   }
+  await dom0.shell(REMOVE_GUEST_LOGS);
 }
 
 /** Attaches to the machine of a mode, which may have to boot first. @throws when nobody offers one, or it does not boot */
 export async function attachTo(question: MachineQuestion): Promise<AttachedMachine> {
   const { agentPort, daemonPort, token, serialLog } = await borrowMachine(question);
-  const runtime = new LivedRuntime(systemRuntime());
+  const runtime = livedRuntime(systemRuntime());
   const dom0 = new Dom0({ runtime, agentPort, token, lastWords: () => lastLines(serialLog) });
   return { dom0, daemonPort, runtime, reset: () => reset(dom0) };
 }

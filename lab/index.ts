@@ -5,7 +5,7 @@ import { systemRuntime } from '../src/runtime/runtime.ts';
 import { Scope } from '../src/runtime/scope.ts';
 import { Daemon } from './daemon.ts';
 import { Guest } from './guest.ts';
-import { LivedRuntime } from './lived-time.ts';
+import { livedRuntime } from './lived-time.ts';
 import { Machine } from './machine.ts';
 import type { Progress } from './packages.ts';
 import { defaultCacheFolder, prepare } from './prepare.ts';
@@ -53,7 +53,7 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
     progress(`booting Xen under QEMU, half a minute or so (its log is in ${prepared.logs})`);
     const machine = await Machine.boot({
       prepared,
-      runtime: new LivedRuntime(systemRuntime()),
+      runtime: livedRuntime(systemRuntime()),
       mode: 'pv-dom0',
       ...(options.listenPort ? { daemonPort: options.listenPort } : {}),
       ...(signal ? { signal } : {}),

@@ -7,8 +7,9 @@ import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { messageOf } from '../src/runtime/errors.ts';
 import { gatherEvidence } from './evidence.ts';
+import type { LostGuest } from './lost-guests.ts';
 import { MACHINE_MODES, Machine, type MachineMode, type MachineOptions } from './machine.ts';
-import { ScenarioRuns, type SpoiltRun } from './scenario-runs.ts';
+import { ScenarioRuns } from './scenario-runs.ts';
 import {
   type Evidence,
   type MachineQuestion,
@@ -60,7 +61,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /**
-   * The machine of this mode; the one before, of another mode, is closed.
+   * The machine of this mode, a new one when the last has ended by itself; the one before, of another mode, is closed.
    * @throws what the boot threw, which is not tried a second time
    */
   machine(mode: MachineMode): Promise<Machine> {
@@ -70,7 +71,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /** The guests that QEMU has lost in the latest run of a scenario, whichever machine that had. */
-  lostGuests(scenario: string): SpoiltRun[] {
+  lostGuests(scenario: string): LostGuest[] {
     return this.#runs.lostGuests(scenario);
   }
 
@@ -87,7 +88,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   async #switch(mode: MachineMode): Promise<Machine> {
-    if (this.#mode !== mode) {
+    if (this.#mode !== mode || !(await this.#machine)?.running) {
       await this.#closeMachine();
       const { progress, prepared } = this.#options;
       progress(`booting ${mode} (its log is the latest in ${prepared.logs})`);
@@ -141,7 +142,7 @@ export class Supervisor implements AsyncDisposable {
     this.#failures += 1;
     const name = scenario.replaceAll('/', '-');
     const path = `${prepared.logs}/failure-${this.#failures}-${name}.log`;
-    await gatherEvidence(machine, path);
+    this.#runs.noteLost(scenario, await gatherEvidence(machine, path));
     progress(
       `${scenario} failed: ${path} has the ends of all logs, ${machine.serialLog} all of Xen's`,
     );

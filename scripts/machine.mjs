@@ -11,7 +11,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
 import { fileURLToPath } from 'node:url';
 import { attachTo } from '../dist/lab/attached.js';
-import { LivedRuntime } from '../dist/lab/lived-time.js';
+import { livedRuntime } from '../dist/lab/lived-time.js';
 import { MACHINE_MODES } from '../dist/lab/machine.js';
 import { prepare } from '../dist/lab/prepare.js';
 import { HOST_PACKAGES } from '../dist/lab/recipe.js';
@@ -43,7 +43,7 @@ async function up(mode = 'pv-dom0', time = '') {
   }).then(() => abort.abort());
   const lab = await Supervisor.open({
     prepared: await prepare({ progress: say }),
-    runtime: new LivedRuntime(systemRuntime()),
+    runtime: livedRuntime(systemRuntime()),
     progress: say,
     countInstructions: time === 'icount',
     signal: abort.signal,

@@ -28,12 +28,12 @@ provide(HOST_PACKAGES);
 
 const files = scenarioFiles(filters);
 const { scenarioName } = await import('../dist/lab/attached.js');
-const { LivedRuntime } = await import('../dist/lab/lived-time.js');
+const { livedRuntime } = await import('../dist/lab/lived-time.js');
 const { prepare } = await import('../dist/lab/prepare.js');
 const { Supervisor } = await import('../dist/lab/supervisor.js');
 const { systemRuntime } = await import('../dist/src/runtime/runtime.js');
 
-const runtime = new LivedRuntime(systemRuntime());
+const runtime = livedRuntime(systemRuntime());
 const ended = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => ended.abort(new Error(`ended by ${signal}`)));
@@ -45,11 +45,7 @@ const { signal } = ended;
 /** Whether QEMU has lost a guest of this scenario, which then says nothing about us; says so. */
 function spoilt(lab, scenario) {
   const lost = lab.lostGuests(scenario);
-  for (const { domid, address, serialLog } of lost) {
-    progress(
-      `QEMU lost domain ${domid} of ${scenario}, which went on at Xen's ${address} (${serialLog})`,
-    );
-  }
+  for (const { guest, how } of lost) progress(`QEMU lost ${guest} of ${scenario}: it ${how}`);
   return lost.length > 0;
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LivedRuntime } from '../../lab/lived-time.ts';
+import { livedRuntime } from '../../lab/lived-time.ts';
 import { until } from '../../src/runtime/runtime.ts';
 import { VirtualRuntime } from '../../src/runtime/virtual.ts';
 import { runUntilSettled } from '../runtime/run-until-settled.ts';
@@ -37,7 +37,7 @@ async function suspendedWait(lived: boolean): Promise<void> {
   computer.after(20_000, () => {
     answered = true;
   });
-  const waiting = until(lived ? new LivedRuntime(computer) : computer, () => answered, {
+  const waiting = until(lived ? livedRuntime(computer) : computer, () => answered, {
     what: 'dom0 answers',
     timeoutMs: 30_000,
     intervalMs: 250,
@@ -56,7 +56,7 @@ test('without lived time the same wait is given up: the test above can fail', as
 test('a silence that is lived through ends a wait, suspended or not', async () => {
   for (const suspensions of [0, 3]) {
     const computer = new Computer(1);
-    const runtime = new LivedRuntime(computer);
+    const runtime = livedRuntime(computer);
     for (let n = 1; n <= suspensions; n++)
       computer.after(n * 7_000, () => computer.suspend(HOUR_MS));
     const waiting = until(runtime, () => false, { what: 'dom0 answers', timeoutMs: 30_000 });
@@ -70,7 +70,7 @@ test('whatever the suspensions, a task runs when its delay was lived through, an
   await fc.assert(
     fc.asyncProperty(times, suspensions, async (delayMs, list) => {
       const computer = new Computer(1);
-      const runtime = new LivedRuntime(computer);
+      const runtime = livedRuntime(computer);
       for (const { atMs, durationMs } of list) {
         computer.after(atMs, () => computer.suspend(durationMs));
       }
@@ -88,7 +88,7 @@ test('whatever the suspensions, a task runs when its delay was lived through, an
 
 test('a wait that is cancelled while the computer is suspended has no consequence', async () => {
   const computer = new Computer(1);
-  const runtime = new LivedRuntime(computer);
+  const runtime = livedRuntime(computer);
   const timer = runtime.after(30_000, () => assert.fail('it was cancelled'));
   computer.after(10_000, () => computer.suspend(HOUR_MS));
   computer.after(10_500, () => timer.cancel());

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
-import { lostGuests } from '../../lab/lost-guests.ts';
+import { doublyInterrupted, strayedGuests } from '../../lab/lost-guests.ts';
 import { ScenarioRuns } from '../../lab/scenario-runs.ts';
 import { newSerialLog } from '../../lab/serial-log.ts';
 
@@ -22,13 +22,13 @@ function tripleFault({ domid, rip, context }: { domid: number; rip: string; cont
 }
 
 const AT_XENS = 'e008:[<ffff82d0402044a5>]';
-const ADDRESS = 'ffff82d0402044a5';
+const STRAYED = "went on at Xen's ffff82d0402044a5";
 
 test('a guest that went on at an address of Xen’s is one that QEMU has lost', () => {
   const serial = `${tripleFault({ domid: 2, rip: AT_XENS })}lab: between\n${tripleFault({ domid: 4, rip: AT_XENS })}`;
-  assert.deepEqual(lostGuests(serial), [
-    { domid: 2, address: ADDRESS },
-    { domid: 4, address: ADDRESS },
+  assert.deepEqual(strayedGuests(serial), [
+    { guest: 'domain 2', how: STRAYED },
+    { guest: 'domain 4', how: STRAYED },
   ]);
 });
 
@@ -36,7 +36,7 @@ test('what dom0 says on the same line, between Xen’s words and in front of the
   const serial = tripleFault({ domid: 2, rip: AT_XENS })
     .replaceAll('\n', '\n[   25.188518] clocksource: switched\n')
     .replace('(XEN) RIP', '[   25.3(XEN) RIP');
-  assert.deepEqual(lostGuests(serial), [{ domid: 2, address: ADDRESS }]);
+  assert.deepEqual(strayedGuests(serial), [{ guest: 'domain 2', how: STRAYED }]);
 });
 
 test('a guest that ends by a fault at an address of its own is none', () => {
@@ -49,7 +49,7 @@ test('a guest that ends by a fault at an address of its own is none', () => {
     // Beyond the gigabyte that Xen's image is in.
     'e008:[<ffff82d0802044a5>]',
   ];
-  for (const rip of rips) assert.deepEqual(lostGuests(tripleFault({ domid: 2, rip })), [], rip);
+  for (const rip of rips) assert.deepEqual(strayedGuests(tripleFault({ domid: 2, rip })), [], rip);
 });
 
 test('a crash of Xen itself, of a PV guest, or of a guest by a hypercall of its own is none', () => {
@@ -59,12 +59,52 @@ test('a crash of Xen itself, of a PV guest, or of a guest by a hypercall of its 
     /d2v0 Triple fault.*/,
     'domain_crash called from svm.c:2850',
   );
-  for (const serial of [crash, other, called]) assert.deepEqual(lostGuests(serial), []);
+  for (const serial of [crash, other, called]) assert.deepEqual(strayedGuests(serial), []);
 });
 
 test('a log that ends within the dump names no guest', () => {
   const serial = tripleFault({ domid: 2, rip: AT_XENS });
-  assert.deepEqual(lostGuests(serial.slice(0, serial.indexOf('CONTEXT'))), []);
+  assert.deepEqual(strayedGuests(serial.slice(0, serial.indexOf('CONTEXT'))), []);
+});
+
+/** The bottom of a panicking kernel's trace: what Xen's callback has interrupted. */
+function panic({ frame, place, flags }: { frame: string; place: string; flags: string }): string {
+  return [
+    '[  158.347182]  sysvec_xen_hvm_callback+0xe/0x90',
+    `[  158.347294]  ${frame}`,
+    `[  158.347423] RIP: 0010:${place}`,
+    '[  158.347525] Code: c6 00 ee ff e9 f1 05 00 00 90 <f3> 0f 1e fa 0f 1f 00 fc 6a ff',
+    `[  158.347599] RSP: 0000:fffffe0000002fd8 EFLAGS: ${flags}`,
+    '[  158.353070] Kernel panic - not syncing: Fatal exception in interrupt',
+    '',
+  ].join('\r\n');
+}
+
+const CALLBACK = 'asm_sysvec_xen_hvm_callback+0x1a/0x20';
+const ENTRY = 'asm_sysvec_xen_hvm_callback+0x0/0x20';
+
+test('a guest that was interrupted while it had interrupts off is one that QEMU has lost', () => {
+  const console = `Linux version 6.12\r\n${panic({ frame: CALLBACK, place: ENTRY, flags: '00000002' })}`;
+  const how = `was interrupted with interrupts off, at ${ENTRY}`;
+  assert.deepEqual(doublyInterrupted('pvh', console), { guest: 'pvh', how });
+});
+
+test('a panic of any other cause is none of QEMU’s', () => {
+  const others = [
+    // Interrupted while interrupts were on: what went wrong came later.
+    panic({ frame: CALLBACK, place: 'default_idle+0x9/0x20', flags: '00000246' }),
+    // An exception of the kernel's own, with interrupts off.
+    panic({
+      frame: 'asm_exc_page_fault+0x26/0x30',
+      place: 'gntdev_ioctl+0x12/0x80',
+      flags: '00000046',
+    }),
+    // The trace ends before it says whether they were on.
+    panic({ frame: CALLBACK, place: ENTRY, flags: '' }),
+    'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n',
+    '',
+  ];
+  for (const console of others) assert.equal(doublyInterrupted('pvh', console), undefined, console);
 });
 
 test('a lost guest belongs to the scenario that ran then, in its latest run', () => {
@@ -79,10 +119,11 @@ test('a lost guest belongs to the scenario that ran then, in its latest run', ()
     const second = newSerialLog(folder, 'pvh-dom0');
     runs.begin('pvh-dom0/display', second);
     appendFileSync(second, tripleFault({ domid: 1, rip: AT_XENS }));
-    const lost = (scenario: string) => runs.lostGuests(scenario).map(({ domid }) => domid);
+    runs.noteLost('pv-dom0/share', [{ guest: 'pvh', how: 'was interrupted' }]);
+    const lost = (scenario: string) => runs.lostGuests(scenario).map(({ guest }) => guest);
     assert.deepEqual(lost('pv-dom0/display'), []);
-    assert.deepEqual(lost('pv-dom0/share'), [7]);
-    assert.deepEqual(lost('pvh-dom0/display'), [1]);
+    assert.deepEqual(lost('pv-dom0/share'), ['domain 7', 'pvh']);
+    assert.deepEqual(lost('pvh-dom0/display'), ['domain 1']);
     assert.deepEqual(lost('pv-dom0/nobody'), []);
     runs.begin('pvh-dom0/display', second);
     assert.deepEqual(lost('pvh-dom0/display'), []);
