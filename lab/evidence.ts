@@ -33,7 +33,7 @@ done
 /** Those whose console, as gathered, shows that QEMU has lost them. */
 function lostByConsole(gathered: string): LostGuest[] {
   // The text in front of the first, then name and text by turns.
-  const parts = gathered.split(new RegExp(CONSOLE, 'm'));
+  const parts = gathered.split(CONSOLE);
   const lost: LostGuest[] = [];
   for (let index = 1; index + 1 < parts.length; index += 2) {
     const found = doublyInterrupted(parts[index]!, parts[index + 1]!);
@@ -47,7 +47,7 @@ function lostByConsole(gathered: string): LostGuest[] {
  * @returns the guests that QEMU has lost by what their consoles say
  */
 export async function gatherEvidence(
-  { dom0, serialLog }: { dom0: Dom0; serialLog: string },
+  { dom0, serialLog }: { dom0: Pick<Dom0, 'run'>; serialLog: string },
   path: string,
 ): Promise<LostGuest[]> {
   const gathered = await dom0.run(['sh', '-c', GATHER], TIMEOUT_MS).then(
