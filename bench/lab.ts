@@ -51,7 +51,7 @@ export async function benchLab(): Promise<Figures> {
   await using scope = new Scope('bench-lab');
   const runtime = systemRuntime();
   const prepared = await prepare({ progress });
-  progress(`booting a machine that counts instructions (its log: ${prepared.serialLog})`);
+  progress(`booting a machine that counts instructions (its log is in ${prepared.logs})`);
   const mode = 'pv-dom0';
   const machine = await Machine.boot({ prepared, runtime, mode, countInstructions: true });
   scope.own(machine);

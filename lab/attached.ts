@@ -1,15 +1,15 @@
 // The machine as scenario files see it, each a process of its own: they ask the supervisor, whose socket an
 // environment variable names, for a machine of the mode that their folder is called by.
-import { readFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { basename } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
 import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
+import { REMOVE_GUEST_LOGS } from './evidence.ts';
 import { listDomains } from './guest.ts';
+import { livedRuntime } from './lived-time.ts';
 import { END_ALL_PROGRAMS } from './program.ts';
-import { type Lent, SUPERVISOR_VARIABLE, type Whereabouts } from './supervisor.ts';
+import { lastLines } from './serial-log.ts';
+import { borrowMachine, type MachineQuestion } from './supervisor-protocol.ts';
 
 /** A machine that another process booted. */
 export interface AttachedMachine {
@@ -26,31 +26,24 @@ async function reset(dom0: Dom0): Promise<void> {
   for (const { domid } of await listDomains(dom0)) {
     if (domid !== 0) await dom0.run(['xl', 'destroy', `${domid}`]);
   }
+  await dom0.shell(REMOVE_GUEST_LOGS);
 }
 
-/** Asks for the machine; it may have to boot first. */
-async function borrow(mode: string): Promise<Whereabouts> {
-  const path = process.env[SUPERVISOR_VARIABLE];
-  if (path === undefined) {
-    throw new Error(`scenarios need a running lab (${SUPERVISOR_VARIABLE}): use npm run test:xen`);
-  }
-  const socket = connect(path);
-  socket.end(`${mode}\n`);
-  const lent = JSON.parse(await text(socket)) as Lent;
-  if ('error' in lent) throw new Error(`the lab has no machine ${mode}: ${lent.error}`);
-  return lent;
-}
-
-/** Attaches to the machine of a mode. @throws when nobody offers one, or it does not boot */
-export async function attachTo(mode: string): Promise<AttachedMachine> {
-  const { agentPort, daemonPort, token, serialLog } = await borrow(mode);
-  const runtime = systemRuntime();
-  const lastWords = () => readFileSync(serialLog, 'latin1').split('\n').slice(-20).join('\n');
-  const dom0 = new Dom0({ runtime, agentPort, token, lastWords });
+/** Attaches to the machine of a mode, which may have to boot first. @throws when nobody offers one, or it does not boot */
+export async function attachTo(question: MachineQuestion): Promise<AttachedMachine> {
+  const { agentPort, daemonPort, token, serialLog } = await borrowMachine(question);
+  const runtime = livedRuntime(systemRuntime());
+  const dom0 = new Dom0({ runtime, agentPort, token, lastWords: () => lastLines(serialLog) });
   return { dom0, daemonPort, runtime, reset: () => reset(dom0) };
+}
+
+/** How the path of a scenario's file, written or compiled, is told from others: `pv-dom0/display`. */
+export function scenarioName(path: string): string {
+  const [file, mode] = path.split('/').reverse();
+  return `${mode}/${file!.replace(/\.test\.[jt]s$/, '')}`;
 }
 
 /** Attaches a scenario, which gives its `import.meta`, to the machine that its folder names. */
 export function attach(scenario: ImportMeta): Promise<AttachedMachine> {
-  return attachTo(basename(scenario.dirname));
+  return attachTo({ mode: basename(scenario.dirname), scenario: scenarioName(scenario.filename) });
 }

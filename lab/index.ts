@@ -5,6 +5,7 @@ import { systemRuntime } from '../src/runtime/runtime.ts';
 import { Scope } from '../src/runtime/scope.ts';
 import { Daemon } from './daemon.ts';
 import { Guest } from './guest.ts';
+import { livedRuntime } from './lived-time.ts';
 import { Machine } from './machine.ts';
 import type { Progress } from './packages.ts';
 import { defaultCacheFolder, prepare } from './prepare.ts';
@@ -49,10 +50,10 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
   try {
     const prepared = await prepare({ progress, cacheFolder });
     signal?.throwIfAborted();
-    progress(`booting Xen under QEMU, half a minute or so (its log: ${prepared.serialLog})`);
+    progress(`booting Xen under QEMU, half a minute or so (its log is in ${prepared.logs})`);
     const machine = await Machine.boot({
       prepared,
-      runtime: systemRuntime(),
+      runtime: livedRuntime(systemRuntime()),
       mode: 'pv-dom0',
       ...(options.listenPort ? { daemonPort: options.listenPort } : {}),
       ...(signal ? { signal } : {}),
@@ -65,7 +66,7 @@ export async function runLab(options: LabOptions): Promise<RunningLab> {
       progress(`starting guest ${number} of ${guests}`);
       await addGuest(daemon, number);
     }
-    return { url: daemon.url, serialLog: prepared.serialLog, close: () => scope.close() };
+    return { url: daemon.url, serialLog: machine.serialLog, close: () => scope.close() };
   } catch (error) {
     await scope.close();
     throw error;

@@ -1,13 +1,13 @@
 // The Xen host: one QEMU process that boots the prepared image. Xen is QEMU's multiboot kernel, Linux
 // and dom0's file system are its two modules; there is no disk. QEMU cannot outlive this process.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { messageOf } from '../src/runtime/errors.ts';
 import { type Runtime, sleep } from '../src/runtime/runtime.ts';
 import { AGENT_PORT } from './agent/protocol.ts';
 import { Dom0 } from './dom0.ts';
 import type { Prepared } from './prepare.ts';
+import { lastLines, newSerialLog, serialText } from './serial-log.ts';
 
 /** How dom0 runs. Guests are PV or PVH under either. */
 export type MachineMode = 'pv-dom0' | 'pvh-dom0';
@@ -35,14 +35,7 @@ const DOM0_MEMORY_MIB = 2560;
 const BOOT_TIMEOUT_MS = 240_000;
 const POLL_INTERVAL_MS = 250;
 const STOP_TIMEOUT_MS = 10_000;
-/** How much of the serial log an error shows. */
-const SHOWN_LINES = 25;
 const FAILURE = /^lab: failed: /m;
-/**
- * A guest that ends by a triple fault with Xen's own code segment and address for its own: QEMU 7.2 sometimes
- * mixes up the two while it emulates AMD's virtualisation. No guest can do that, and neither can we.
- */
-const LOST_GUEST = /Triple fault.{0,600}?RIP: +e008:\[<ffff82d.{0,200}?CONTEXT: hvm guest/gs;
 /** What init and the agent say when guests can be created and the agent can be asked. */
 const SIGNS_OF_LIFE = ['lab: Xen is up', 'lab: the agent listens'];
 
@@ -88,6 +81,7 @@ function freePort(): Promise<number> {
 
 interface BootParameters {
   readonly token: string;
+  readonly serialLog: string;
   readonly agentPort: number;
   readonly daemonPort: number;
 }
@@ -117,7 +111,7 @@ function qemuArguments(options: MachineOptions, parameters: BootParameters): str
     ...time,
     ...platform.qemu,
     ...['-cpu', PROCESSOR, '-smp', '2', '-m', `${memoryMib}`],
-    ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${prepared.serialLog}`],
+    ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${parameters.serialLog}`],
     ...['-kernel', prepared.hypervisor, '-append', xen.join(' ')],
     ...['-initrd', `${prepared.kernel} ${linux},${prepared.dom0Image}`],
     // `restrict`: the machine can be reached through the two ports, and can reach nothing itself.
@@ -126,7 +120,7 @@ function qemuArguments(options: MachineOptions, parameters: BootParameters): str
   ];
 }
 
-/** A Xen host that runs. Closing it ends QEMU; nothing of it stays but the serial log. */
+/** A Xen host that runs. Closing it ends QEMU; nothing of it stays but its log. */
 export class Machine implements AsyncDisposable {
   readonly dom0: Dom0;
   /** The port of this machine's loopback that leads to the daemon's in dom0. */
@@ -138,7 +132,7 @@ export class Machine implements AsyncDisposable {
   #complaint = '';
 
   private constructor(options: MachineOptions, qemu: ChildProcess, parameters: BootParameters) {
-    this.serialLog = options.prepared.serialLog;
+    this.serialLog = parameters.serialLog;
     this.daemonPort = parameters.daemonPort;
     this.#runtime = options.runtime;
     this.#qemu = qemu;
@@ -165,10 +159,9 @@ export class Machine implements AsyncDisposable {
    * @throws when QEMU ends, dom0's init fails, or it takes too long: the message has the last lines
    */
   static async boot(options: MachineOptions): Promise<Machine> {
-    // What an earlier machine of this process said must not be taken for this one's.
-    rmSync(options.prepared.serialLog, { force: true });
     const parameters = {
       token: Buffer.from(options.runtime.random.bytes(TOKEN_BYTES)).toString('hex'),
+      serialLog: newSerialLog(options.prepared.logs, options.mode),
       agentPort: await freePort(),
       daemonPort: options.daemonPort || (await freePort()),
     };
@@ -191,16 +184,10 @@ export class Machine implements AsyncDisposable {
     return this.#qemu.exitCode === null && this.#qemu.signalCode === null;
   }
 
-  /** How many guests QEMU's emulation has lost so far: what failed because of it may be tried again. */
-  get lostGuests(): number {
-    return this.#serial().match(LOST_GUEST)?.length ?? 0;
-  }
-
   /** The last lines that Xen and dom0's kernel said, and QEMU's own complaint. */
   lastWords(): string {
-    const lines = this.#serial().trimEnd().split('\n').slice(-SHOWN_LINES);
     const complaint = this.#complaint.trim();
-    return `${lines.join('\n')}${complaint === '' ? '' : `\nQEMU says: ${complaint}`}`;
+    return `${lastLines(this.serialLog)}${complaint === '' ? '' : `\nQEMU says: ${complaint}`}`;
   }
 
   async close(): Promise<void> {
@@ -216,14 +203,8 @@ export class Machine implements AsyncDisposable {
     return this.close();
   }
 
-  /** The serial log so far; nothing when QEMU did not come far enough to make the file. */
-  #serial(): string {
-    if (!existsSync(this.serialLog)) return '';
-    return readFileSync(this.serialLog, 'latin1').replaceAll('\r', '');
-  }
-
   async #isUp(): Promise<boolean> {
-    const serial = this.#serial();
+    const serial = serialText(this.serialLog);
     if (FAILURE.test(serial)) throw new Error(`dom0 did not come up:\n${this.lastWords()}`);
     return SIGNS_OF_LIFE.every((sign) => serial.includes(sign)) && (await this.dom0.answers());
   }

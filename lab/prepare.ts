@@ -10,7 +10,6 @@ import {
   rmSync,
   statSync,
   utimesSync,
-  writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename } from 'node:path';
@@ -32,8 +31,8 @@ export interface Prepared {
   readonly hypervisor: string;
   readonly kernel: string;
   readonly dom0Image: string;
-  /** Where everything that Xen and dom0's kernel say is to go: a file of this process. */
-  readonly serialLog: string;
+  /** The folder for what this process's machines say, and for what explains a failure. */
+  readonly logs: string;
 }
 
 export interface PrepareOptions {
@@ -117,6 +116,16 @@ async function folderOf(
   return path;
 }
 
+/** The folder for the logs of this process; an earlier process of the same number may have left one. @returns its path */
+function emptyLogs(cacheFolder: string): string {
+  const name = `logs-${process.pid}`;
+  const path = `${cacheFolder}/${name}`;
+  rmSync(path, { recursive: true, force: true });
+  mkdirSync(path);
+  keepLatest(cacheFolder, { kind: 'logs', name });
+  return path;
+}
+
 /**
  * Prepares what is missing or out of date and says where everything is.
  * The newest packages are fetched when the recipe changes or the cache folder is removed.
@@ -143,8 +152,10 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
   const dom0Image = `${cacheFolder}/${imageName}`;
   if (!existsSync(dom0Image)) await makeDom0Image(dom0Image, { packages, builtModules, progress });
   keepLatest(cacheFolder, { kind: 'dom0', name: imageName });
-  const serialLog = `${cacheFolder}/serial-${process.pid}.log`;
-  writeFileSync(serialLog, '');
-  keepLatest(cacheFolder, { kind: 'serial', name: basename(serialLog) });
-  return { hypervisor: packages.hypervisor, kernel: packages.kernel, dom0Image, serialLog };
+  return {
+    hypervisor: packages.hypervisor,
+    kernel: packages.kernel,
+    dom0Image,
+    logs: emptyLogs(cacheFolder),
+  };
 }

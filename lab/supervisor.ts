@@ -1,27 +1,22 @@
 // One lab for many processes: it boots a machine of a mode when somebody first asks for that mode, and
-// lends it out over a Unix socket. Only one machine runs at a time, so ask for one mode after the other.
-// A question is a line with the mode; the answer is a line of JSON, a Lent.
+// lends it out over a Unix socket (supervisor-protocol.ts). Only one machine runs at a time, so ask for one mode after
+// the other. It knows which scenario ran when, and keeps what explains a failure beside the machines' logs.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { messageOf } from '../src/runtime/errors.ts';
+import { gatherEvidence } from './evidence.ts';
+import type { LostGuest } from './lost-guests.ts';
 import { MACHINE_MODES, Machine, type MachineMode, type MachineOptions } from './machine.ts';
-
-/** Names the supervisor's socket to the processes that ask it. */
-export const SUPERVISOR_VARIABLE = 'XEN_ZCOPY_LAB';
-
-/** What a process needs to use the machine. */
-export interface Whereabouts {
-  readonly mode: MachineMode;
-  readonly agentPort: number;
-  readonly daemonPort: number;
-  readonly token: string;
-  readonly serialLog: string;
-}
-
-/** The answer: where the machine is, or why there is none. */
-export type Lent = Whereabouts | { readonly error: string };
+import { ScenarioRuns } from './scenario-runs.ts';
+import {
+  type Evidence,
+  type MachineQuestion,
+  type Question,
+  SUPERVISOR_VARIABLE,
+  type Whereabouts,
+} from './supervisor-protocol.ts';
 
 export interface SupervisorOptions extends Omit<MachineOptions, 'mode'> {
   /** Gets a line for every boot. */
@@ -38,9 +33,9 @@ export class Supervisor implements AsyncDisposable {
   readonly #folder = mkdtempSync(`${tmpdir()}/xen-zcopy-lab-`);
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #runs = new ScenarioRuns();
   #mode: MachineMode | undefined;
-  /** Of machines that are closed. */
-  #lostBefore = 0;
+  #failures = 0;
   #machine: Promise<Machine> | undefined;
   /** Questions are answered one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
@@ -66,7 +61,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /**
-   * The machine of this mode; the one before, of another mode, is closed.
+   * The machine of this mode, a new one when the last has ended by itself; the one before, of another mode, is closed.
    * @throws what the boot threw, which is not tried a second time
    */
   machine(mode: MachineMode): Promise<Machine> {
@@ -75,10 +70,9 @@ export class Supervisor implements AsyncDisposable {
     return turn;
   }
 
-  /** How many guests QEMU's emulation has lost so far, over all machines. */
-  async lostGuests(): Promise<number> {
-    const machine = await this.#machine?.catch(() => undefined);
-    return this.#lostBefore + (machine?.lostGuests ?? 0);
+  /** The guests that QEMU has lost in the latest run of a scenario, whichever machine that had. */
+  lostGuests(scenario: string): LostGuest[] {
+    return this.#runs.lostGuests(scenario);
   }
 
   async close(): Promise<void> {
@@ -94,14 +88,14 @@ export class Supervisor implements AsyncDisposable {
   }
 
   async #switch(mode: MachineMode): Promise<Machine> {
-    if (this.#mode !== mode) {
+    if (this.#mode !== mode || !(await this.#machine)?.running) {
       await this.#closeMachine();
       const { progress, prepared } = this.#options;
-      progress(`booting ${mode} (log: ${prepared.serialLog})`);
+      progress(`booting ${mode} (its log is the latest in ${prepared.logs})`);
       this.#mode = mode;
       this.#machine = Machine.boot({ ...this.#options, mode });
-      await this.#machine;
-      progress(`booted ${mode}`);
+      const { serialLog } = await this.#machine;
+      progress(`booted ${mode} (${serialLog})`);
     }
     return this.#machine!;
   }
@@ -110,7 +104,6 @@ export class Supervisor implements AsyncDisposable {
     const machine = await this.#machine?.catch(() => undefined);
     this.#machine = undefined;
     this.#mode = undefined;
-    this.#lostBefore += machine?.lostGuests ?? 0;
     await machine?.close();
   }
 
@@ -124,12 +117,35 @@ export class Supervisor implements AsyncDisposable {
     });
   }
 
-  async #answer(line: string): Promise<Lent> {
-    const mode = MACHINE_MODES.find((known) => known === line);
-    if (mode === undefined) return { error: `there is no mode ${line}` };
-    return this.machine(mode).then(
-      (machine) => whereabouts(machine, mode),
-      (error) => ({ error: messageOf(error) }),
+  async #answer(line: string): Promise<object> {
+    try {
+      const question = JSON.parse(line) as Question;
+      return await ('failed' in question ? this.#keep(question.failed) : this.#lend(question));
+    } catch (error) {
+      return { error: messageOf(error) };
+    }
+  }
+
+  async #lend({ mode: asked, scenario }: MachineQuestion): Promise<Whereabouts> {
+    const mode = MACHINE_MODES.find((known) => known === asked);
+    if (mode === undefined) throw new Error(`there is no mode ${asked}`);
+    const machine = await this.machine(mode);
+    if (scenario !== undefined) this.#runs.begin(scenario, machine.serialLog);
+    return whereabouts(machine, mode);
+  }
+
+  /** Whoever reports a failure runs in the machine of now: the next one boots when the next scenario asks. */
+  async #keep(scenario: string): Promise<Evidence> {
+    const machine = await this.#machine;
+    if (machine === undefined) throw new Error('no machine has run yet');
+    const { prepared, progress } = this.#options;
+    this.#failures += 1;
+    const name = scenario.replaceAll('/', '-');
+    const path = `${prepared.logs}/failure-${this.#failures}-${name}.log`;
+    this.#runs.noteLost(scenario, await gatherEvidence(machine, path));
+    progress(
+      `${scenario} failed: ${path} has the ends of all logs, ${machine.serialLog} all of Xen's`,
     );
+    return { path };
   }
 }

@@ -11,6 +11,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
 import { fileURLToPath } from 'node:url';
 import { attachTo } from '../dist/lab/attached.js';
+import { livedRuntime } from '../dist/lab/lived-time.js';
 import { MACHINE_MODES } from '../dist/lab/machine.js';
 import { prepare } from '../dist/lab/prepare.js';
 import { HOST_PACKAGES } from '../dist/lab/recipe.js';
@@ -42,7 +43,7 @@ async function up(mode = 'pv-dom0', time = '') {
   }).then(() => abort.abort());
   const lab = await Supervisor.open({
     prepared: await prepare({ progress: say }),
-    runtime: systemRuntime(),
+    runtime: livedRuntime(systemRuntime()),
     progress: say,
     countInstructions: time === 'icount',
     signal: abort.signal,
@@ -80,7 +81,7 @@ function show({ stdout, stderr, code, signal }) {
 async function dom0() {
   const { mode, environment } = whereabouts();
   Object.assign(process.env, environment);
-  return (await attachTo(mode)).dom0;
+  return (await attachTo({ mode })).dom0;
 }
 
 async function sh(...words) {

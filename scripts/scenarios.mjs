@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -23,15 +22,15 @@ export function scenarioFiles(filters) {
 }
 
 /**
- * Runs one file after the other; `environment` names the supervisor.
- * Resolves with the exit status, and with those of the files in which a test failed.
+ * Runs one file after the other; `environment` names the supervisor, which keeps what explains a failure.
+ * Resolves with the exit status, and with the names of the scenarios in which a test failed.
  */
 export async function runScenarios(files, { environment, signal }) {
   const folder = mkdtempSync(`${tmpdir()}/xen-zcopy-scenarios-`);
   const list = `${folder}/failed`;
   const reporters = [
     ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
-    ...[`--test-reporter=${root}scripts/failed-files.mjs`, `--test-reporter-destination=${list}`],
+    ...[`--test-reporter=${root}scripts/failures.mjs`, `--test-reporter-destination=${list}`],
   ];
   const options = ['--enable-source-maps', '--test', '--test-concurrency=1', ...reporters];
   const run = spawn(process.execPath, [...options, ...files], {
@@ -45,15 +44,11 @@ export async function runScenarios(files, { environment, signal }) {
       run.on('error', reject);
       run.on('close', (code) => resolve(code ?? 1));
     });
-    const failed = readFileSync(list, 'utf8').split('\n').map(withoutFolderAndEnd);
-    return { status, failed: files.filter((file) => failed.includes(withoutFolderAndEnd(file))) };
+    const failed = readFileSync(list, 'utf8')
+      .split('\n')
+      .filter((name) => name !== '');
+    return { status, failed };
   } finally {
     rmSync(folder, { recursive: true });
   }
-}
-
-/** The same for a file as it is compiled and as it is written: `pv-dom0/display`. */
-function withoutFolderAndEnd(path) {
-  const [file, mode] = path.split('/').reverse();
-  return `${mode}/${basename(file, file.endsWith('.js') ? '.test.js' : '.test.ts')}`;
 }

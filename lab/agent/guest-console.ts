@@ -5,6 +5,8 @@ import { execFile } from 'node:child_process';
 import { constants, openSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { promisify } from 'node:util';
+import type { Timer } from '../../src/runtime/runtime.ts';
+import { clock } from './clock.ts';
 import type { GuestRunRequest, RunResult } from './protocol.ts';
 
 const execFileAsync = promisify(execFile);
@@ -73,13 +75,22 @@ export class GuestConsole {
   }
 
   async #runNow(request: GuestRunRequest): Promise<RunResult> {
-    const expired = AbortSignal.timeout(request.timeoutMs + REPLY_GRACE_MS);
-    const silence = new Promise<void>((resolve) => {
-      expired.addEventListener('abort', () => resolve(), { once: true });
+    let limit: Timer | undefined;
+    const silence = new Promise<'silence'>((resolve) => {
+      limit = clock.after(request.timeoutMs + REPLY_GRACE_MS, () => resolve('silence'));
     });
-    await Promise.race([this.#ready, silence]);
-    if (expired.aborted) throw new Error('the guest did not come up in time');
-    if (this.#closed !== undefined) throw new Error(this.#closed);
+    try {
+      if ((await Promise.race([this.#ready, silence])) === 'silence') {
+        throw new Error('the guest did not come up in time');
+      }
+      if (this.#closed !== undefined) throw new Error(this.#closed);
+      return await this.#ask(request, silence);
+    } finally {
+      limit?.cancel();
+    }
+  }
+
+  async #ask(request: GuestRunRequest, silence: Promise<'silence'>): Promise<RunResult> {
     const id = this.#nextId++;
     const seconds = Math.ceil(request.timeoutMs / 1000);
     const reply = new Promise<RunResult>((resolve) => this.#waiting.set(id, resolve));
@@ -87,7 +98,7 @@ export class GuestConsole {
     this.#tty.write(`${id} ${seconds} ${command}\n`);
     const result = await Promise.race([reply, silence]);
     this.#waiting.delete(id);
-    if (result === undefined) throw new Error('the guest did not answer in time');
+    if (result === 'silence') throw new Error('the guest did not answer in time');
     return result;
   }
 

@@ -2,6 +2,7 @@
 // with a log file. A process group each, so that stopping one takes its children along.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import { clock } from './clock.ts';
 import type { ProcessState, RunRequest, RunResult, StartRequest } from './protocol.ts';
 
 /** Output of a command beyond this is cut off, in bytes. */
@@ -33,13 +34,14 @@ export function run(request: RunRequest): Promise<RunResult> {
   const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
-  const expired = AbortSignal.timeout(request.timeoutMs);
-  const kill = () => signalGroup(child, 'SIGKILL');
-  expired.addEventListener('abort', kill, { once: true });
+  const limit = clock.after(request.timeoutMs, () => signalGroup(child, 'SIGKILL'));
   return new Promise((resolve, reject) => {
-    child.on('error', reject);
+    child.on('error', (error) => {
+      limit.cancel();
+      reject(error);
+    });
     child.on('close', (code, signal) => {
-      expired.removeEventListener('abort', kill);
+      limit.cancel();
       resolve({ code, signal, stdout: stdout(), stderr: stderr() });
     });
   });
@@ -93,9 +95,9 @@ export class Processes {
     if (stateOf(child).running) {
       const ended = new Promise((resolve) => child.once('exit', resolve));
       signalGroup(child, options.signal);
-      const expired = AbortSignal.timeout(options.timeoutMs);
-      expired.addEventListener('abort', () => signalGroup(child, 'SIGKILL'), { once: true });
+      const limit = clock.after(options.timeoutMs, () => signalGroup(child, 'SIGKILL'));
       await ended;
+      limit.cancel();
     }
     return stateOf(child);
   }

@@ -1,7 +1,7 @@
 // Sharing by name on a real Xen: two guests and dom0, each to each of the others, buffers and streams, of
 // new pages and of dma-bufs; withdrawn with the importer's help and without; and either end killed at every step.
 // The guests are PV: this takes minutes, in which QEMU may lose a PVH guest (docs/lab.md). What sharing
-// stands on, guest-provider.test.ts runs in a PVH guest too.
+// stands on, guest-provider-pvh.test.ts runs in a PVH guest too.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { until } from '../../../src/runtime/runtime.ts';
