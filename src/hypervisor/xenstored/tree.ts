@@ -66,7 +66,7 @@ export class Tree {
 
   /** A tree of its own with the same content. */
   fork(): Tree {
-    return new Tree(this.#root, new Map(this.#owned), this.#generations);
+    return new Tree(this.#root, copyOf(this.#owned), this.#generations);
   }
 
   get(path: string): StoreNode | undefined {
@@ -109,21 +109,21 @@ export class Tree {
   #graft(path: string, node: StoreNode): void {
     const { parent, parentPath, name } = this.#parent(path);
     assert(!parent.children.has(name), `${path} exists`);
-    const children = new Map(parent.children).set(name, node);
+    const children = copyOf(parent.children).set(name, node);
     const childNameBytes = parent.childNameBytes + name.length + 1;
     this.#change(parentPath, { children, childNameBytes });
-    for (const [, added] of walk(path, node)) this.#count(added.permissions[0].domid, 1);
+    this.#countAll(node, 1);
   }
 
   #remove(path: string): void {
     const { parent, parentPath, name } = this.#parent(path);
     const node = parent.children.get(name);
     assert(node, `removing ${path}, which does not exist`);
-    const children = new Map(parent.children);
+    const children = copyOf(parent.children);
     children.delete(name);
     const childNameBytes = parent.childNameBytes - name.length - 1;
     this.#change(parentPath, { children, childNameBytes });
-    for (const [, removed] of walk(path, node)) this.#count(removed.permissions[0].domid, -1);
+    this.#countAll(node, -1);
   }
 
   #setPermissions(path: string, permissions: Permissions): void {
@@ -151,6 +151,12 @@ export class Tree {
     this.#root = replaced(this.#root, { components: componentsOf(path), depth: 0, edit });
   }
 
+  /** The node itself and all that is below it. */
+  #countAll({ permissions, children }: StoreNode, difference: number): void {
+    this.#count(permissions[0].domid, difference);
+    for (const child of children.values()) this.#countAll(child, difference);
+  }
+
   #count(domid: DomId, difference: number): void {
     const count = this.owned(domid) + difference;
     assert(count >= 0, `domain ${domid} owns ${count} nodes`);
@@ -162,6 +168,13 @@ export class Tree {
     this.#generations.last += 1;
     return this.#generations.last;
   }
+}
+
+/** The same as `new Map(map)`, which makes two objects of each entry on its way. */
+export function copyOf<K, V>(map: ReadonlyMap<K, V>): Map<K, V> {
+  const copy = new Map<K, V>();
+  for (const [key, value] of map) copy.set(key, value);
+  return copy;
 }
 
 function newNode(
@@ -186,7 +199,7 @@ function replaced(node: StoreNode, { components, depth, edit }: Edit): StoreNode
   const child = node.children.get(name);
   assert(child, `no ${name} on the way`);
   const changed = replaced(child, { components, depth: depth + 1, edit });
-  return newNode(node, new Map(node.children).set(name, changed), node.childNameBytes);
+  return newNode(node, copyOf(node.children).set(name, changed), node.childNameBytes);
 }
 
 /** The node at `path` in the tree below `root`. */
