@@ -13,7 +13,7 @@ import { DOM0, type DomId } from '../src/xen/ids.ts';
 import type { Ledger } from '../src/zcopy/ledger.ts';
 import { between, happens, oneOf, streamOf } from './chance.ts';
 import { keyCodes } from './guests/honest.ts';
-import { type OutputMemory, SimOutput } from './output.ts';
+import { firstPixel, type OutputMemory, SimOutput } from './output.ts';
 import { Program } from './program.ts';
 import { programDomain } from './program-domain.ts';
 import { connectStore } from './store-connection.ts';
@@ -112,8 +112,8 @@ export class Backend {
   }
 
   shownPixel(domid: DomId, connector: number): number | undefined {
-    const bytes = this.#life?.output?.screen(domid, connector)?.shown?.bytes;
-    return bytes && (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+    const screen = this.#life?.output?.screen(domid, connector);
+    return screen && firstPixel(screen);
   }
 
   /** Every screen and the domain whose it is. */

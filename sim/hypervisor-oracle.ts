@@ -75,12 +75,14 @@ export class HypervisorOracle implements HypercallObserver {
 
   permitted(by: DomId, { domid, refs, writable }: HypercallRequest<'mapGrants'>): boolean[] {
     const granter = this.#hypervisor?.domain(domid);
-    const pinned = this.#pinnedBy(by, domid);
+    let pinned: ReadonlySet<number> | undefined;
     return Array.from(refs, (ref) => {
       if (!granter || ref >= granter.grants.entries) return false;
       const word = granter.grants.flagsOf(ref);
-      const right = !writable || (word & GTF_readonly) === 0;
-      return right && (pinned.has(ref) || permits(word, by));
+      if (writable && (word & GTF_readonly) !== 0) return false;
+      if (permits(word, by)) return true;
+      pinned ??= this.#pinnedBy(by, domid);
+      return pinned.has(ref);
     });
   }
 

@@ -159,3 +159,9 @@ class SimConnector implements OutputConnector {
     await sleep(this.#runtime, this.#faults.measure('output-stuck', ...STUCK_MS));
   }
 }
+
+/** The first pixel that a screen shows; undefined while it shows nothing. */
+export function firstPixel({ shown }: Screen): number | undefined {
+  const bytes = shown?.bytes;
+  return bytes && (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+}

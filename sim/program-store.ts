@@ -70,10 +70,8 @@ async function doneInVain(
 
 /** What xenstored refuses has changed nothing. */
 function refusing(access: XenstoreAccess, faults: Faults): XenstoreAccess {
-  const unless = async <T>(call: string, work: () => Promise<T>): Promise<T> => {
-    if (faults.strikes('store-refused')) throw lacking(call, 'ENOMEM');
-    return work();
-  };
+  const unless = <T>(call: string, work: () => Promise<T>): Promise<T> =>
+    faults.strikes('store-refused') ? Promise.reject(lacking(call, 'ENOMEM')) : work();
   return {
     read: (path) => unless('XS_READ', () => access.read(path)),
     directory: (path) => unless('XS_DIRECTORY', () => access.directory(path)),

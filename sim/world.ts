@@ -23,7 +23,7 @@ import type { GuestLife } from './guests/life.ts';
 import { HypervisorOracle } from './hypervisor-oracle.ts';
 import { LedgerOracle } from './ledger-oracle.ts';
 import { ObservedPort } from './observed-port.ts';
-import type { SimOutput } from './output.ts';
+import { firstPixel, type SimOutput } from './output.ts';
 import { BUDGET, MACHINE_FRAMES, type Plan, planOf } from './plan.ts';
 import { Population } from './population.ts';
 import type { RingOracle } from './ring-oracle.ts';
@@ -89,6 +89,7 @@ export class World {
     this.#ledger = new LedgerOracle({ hypervisor, oracle, budget, findings });
     this.population = new Population(world);
     const [backend, population] = [this.#backend, this.population];
+    hypervisor.onDomainChange((domid) => this.#forgetRings(domid));
     this.#backend.start();
     for (const guest of plan.guests) {
       if (!omitted.has(guest.name)) this.#inBackground(population.fill(guest));
@@ -266,14 +267,18 @@ export class World {
   #look(): boolean {
     const { runtime, trace, rings, oracle } = this.#world;
     trace.step(runtime.nowMs(), runtime.runnable);
-    for (const ring of rings) {
-      // A domain that is over has no pages any more.
-      if (this.#world.runs(ring.domid)) ring.look();
-      else rings.delete(ring);
-    }
+    for (const ring of rings) ring.look();
     if (oracle.check()) this.#lookAtLedger();
     this.#lookAtScreens();
     return this.violation !== undefined;
+  }
+
+  /** A domain that is over has no pages any more. */
+  #forgetRings(domid: DomId): void {
+    const { rings } = this.#world;
+    for (const ring of rings) {
+      if (ring.domid === domid && !this.#world.runs(domid)) rings.delete(ring);
+    }
   }
 
   #lookAtLedger(): void {
@@ -283,11 +288,10 @@ export class World {
 
   /** On the screens of guests that keep the rules is what they drew, and nothing else. */
   #lookAtScreens(): void {
-    for (const { info } of this.#backend.screens) {
-      const { domid, index } = info;
-      const life = this.population.life(domid);
-      if (!life?.honest) continue;
-      const pixel = this.#backend.shownPixel(domid, index) ?? 0;
+    for (const screen of this.#backend.screens) {
+      const { domid, index } = screen.info;
+      if (!this.population.life(domid)?.honest) continue;
+      const pixel = firstPixel(screen) ?? 0;
       this.#findings.hold(isMarkOf(domid, pixel), 'foreign-picture', () => {
         return `domain ${domid}, connector ${index} shows ${pixel.toString(16)}`;
       });

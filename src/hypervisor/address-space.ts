@@ -9,7 +9,7 @@
 
 import { Mapping } from '../posix/mapping.ts';
 import { SysError } from '../runtime/errors.ts';
-import { type Run, runsOf } from './frame-allocator.ts';
+import { type Run, runsOf, wholeRun } from './frame-allocator.ts';
 import { type MachineMemory, mapFrames } from './machine-memory.ts';
 
 /**
@@ -31,7 +31,7 @@ export interface Window {
   /** In the order of the pages; 0 where nothing is mapped. */
   readonly frames: Uint32Array;
   /** Maptrack handles in the same order; absent in a window over the domain's own frames. */
-  readonly handles?: Uint32Array;
+  readonly handles?: Uint32Array | undefined;
 }
 
 /** A window that is shown in turns, the rest of it not yet. */
@@ -90,12 +90,18 @@ export class AddressSpace {
     return areas;
   }
 
-  /** A window that shows nothing yet: `showMore` does. @throws SysError */
-  addUnshown(window: Omit<Window, 'id' | 'mapping'>, writable: boolean): Window {
-    const { frames } = window;
-    const mapping = this.#viewer === 'other-process' ? undefined : new Mapping(frames.length);
-    const added = this.add({ ...window, mapping });
-    if (mapping) this.#unfinished.set(added.id, { mapping, runs: runsOf(frames), writable });
+  /** A window that shows nothing yet, unless it takes one call: `showMore` shows the rest. @throws SysError */
+  addUnshown(
+    memory: MachineMemory,
+    { frames, handles }: Omit<Window, 'id' | 'mapping'>,
+    writable: boolean,
+  ): Window {
+    if (this.#viewer === 'other-process') return this.add({ frames, handles });
+    const run = wholeRun(frames);
+    if (run) return this.add({ mapping: memory.mapRun(run, writable), frames, handles });
+    const mapping = new Mapping(frames.length);
+    const added = this.add({ mapping, frames, handles });
+    this.#unfinished.set(added.id, { mapping, runs: runsOf(frames), writable });
     return added;
   }
 
@@ -115,8 +121,8 @@ export class AddressSpace {
     return false;
   }
 
-  add(window: Omit<Window, 'id'>): Window {
-    const added = { id: ++this.#lastId, ...window };
+  add({ mapping, frames, handles }: Omit<Window, 'id'>): Window {
+    const added = { id: ++this.#lastId, mapping, frames, handles };
     this.#windows.set(added.id, added);
     return added;
   }

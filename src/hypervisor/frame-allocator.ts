@@ -150,6 +150,16 @@ export interface Run extends Extent {
   readonly index: number;
 }
 
+/** The run that `frames` are, if they are one. */
+export function wholeRun(frames: Uint32Array): Extent | undefined {
+  const start = frames[0] ?? 0;
+  if (start === 0) return undefined;
+  for (let index = 1; index < frames.length; index++) {
+    if (frames[index] !== start + index) return undefined;
+  }
+  return { start, count: frames.length };
+}
+
 /** The runs of consecutive frames in `frames`, in the order given; zeros (no frame) separate runs. */
 export function* runsOf(frames: Uint32Array): Generator<Run> {
   let index = 0;

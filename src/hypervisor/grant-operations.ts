@@ -88,7 +88,7 @@ export function mapGrants(
     if (device) return { window: mapper.space.add({ frames, handles }), statuses, areas: 0 };
     const areas = mapper.space.areasOf(frames);
     checkAreas(areas, maxAreas);
-    const window = mapper.space.addUnshown({ frames, handles }, writable);
+    const window = mapper.space.addUnshown(world.memory, { frames, handles }, writable);
     return { window, statuses, areas };
   } catch (error) {
     unmapHandles(world, mapper, handles);

@@ -57,7 +57,7 @@ export class GuestEvents implements EventChannels {
   }
 
   async close(): Promise<void> {
-    for (const channel of this.#channels) await channel?.[Symbol.asyncDispose]();
+    for (const channel of this.#channels) if (channel) await channel[Symbol.asyncDispose]();
   }
 
   /** The domain is over: no handler is called any more, and closing needs no hypervisor. */

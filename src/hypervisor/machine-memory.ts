@@ -17,11 +17,14 @@ import {
   framesOf,
   type Run,
   runsOf,
+  wholeRun,
 } from './frame-allocator.ts';
 
-/** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. */
+/** Where frames are shown from. */
 export interface FrameSource {
-  /** @throws SysError */
+  /** A mapping of one run of frames and nothing else. @throws SysError */
+  mapRun(run: Extent, writable: boolean): Mapping;
+  /** Shows frames in a mapping from its page `atPage` on; zeros leave their page unmapped. @throws SysError */
   show(mapping: Mapping, frames: Uint32Array, options: { atPage: number; writable: boolean }): void;
 }
 
@@ -149,7 +152,7 @@ export class MachineMemory implements FrameSource, Disposable {
 
   /** One more user of a frame that is in use. */
   reference(frame: number): void {
-    assert(this.#references[frame]! > 0, `frame ${frame} is free`);
+    if (!this.#references[frame]) assert.fail(`frame ${frame} is free`);
     this.#references[frame]!++;
   }
 
@@ -159,7 +162,7 @@ export class MachineMemory implements FrameSource, Disposable {
     let count = 0;
     for (const frame of frames) {
       if (frame === 0) continue;
-      assert(this.#references[frame]! > 0, `frame ${frame} is released too often`);
+      if (!this.#references[frame]) assert.fail(`frame ${frame} is released too often`);
       if (--this.#references[frame]! === 0) freed[count++] = frame;
     }
     if (count > 0) this.#free(freed.subarray(0, count).sort());
@@ -168,6 +171,10 @@ export class MachineMemory implements FrameSource, Disposable {
   /** The file that is the memory. */
   get fd(): number {
     return this.#fd;
+  }
+
+  mapRun(run: Extent, writable: boolean): Mapping {
+    return mapExtent(run, { fd: this.#fd, writable });
   }
 
   show(
@@ -220,6 +227,14 @@ export class MachineMemory implements FrameSource, Disposable {
   }
 }
 
+/** As `FrameSource.mapRun`, out of the file that is the machine's memory. @throws SysError */
+export function mapExtent(
+  { start, count }: Extent,
+  { fd, writable }: { fd: number; writable: boolean },
+): Mapping {
+  return new Mapping(count, { fd, offset: start * PAGE_SIZE, writable });
+}
+
 /** As `FrameSource.show`, out of the file that is the machine's memory. @throws SysError */
 export function showFrames(
   mapping: Mapping,
@@ -234,6 +249,8 @@ export function showFrames(
 
 /** A mapping of `frames` in their order. @throws SysError, with nothing left behind */
 export function mapFrames(memory: FrameSource, frames: Uint32Array, writable: boolean): Mapping {
+  const run = wholeRun(frames);
+  if (run) return memory.mapRun(run, writable);
   const mapping = new Mapping(frames.length);
   try {
     memory.show(mapping, frames, { atPage: 0, writable });

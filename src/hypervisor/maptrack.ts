@@ -55,14 +55,15 @@ export class Maptrack {
 
   /** What the handle stands for, or undefined when it is not in use. */
   get(handle: number): MappedGrant | undefined {
-    const kind = this.#kinds[handle] ?? FREE;
+    if (handle >= this.#kinds.length) return undefined;
+    const kind = this.#kinds[handle]!;
     if (kind === FREE) return undefined;
     const domid = this.#domids[handle]! as DomId;
     return { domid, ref: this.#refs[handle]! as Gref, writable: kind === WRITABLE };
   }
 
   release(handle: number): void {
-    assert.notEqual(this.#kinds[handle] ?? FREE, FREE, `handle ${handle} is not in use`);
+    if (!this.get(handle)) assert.fail(`handle ${handle} is not in use`);
     this.#kinds[handle] = FREE;
     this.#free[this.#freeCount++] = handle;
     this.#used--;

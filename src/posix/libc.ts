@@ -42,6 +42,7 @@ function load() {
     mmap: libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)'),
     munmap: libc.func('int munmap(uintptr_t, size_t)'),
     madvise: libc.func('int madvise(uintptr_t, size_t, int)'),
+    mincore: libc.func('int mincore(void *, size_t, void *)'),
     memfd_create: libc.func('int memfd_create(const char *, unsigned int)'),
     ftruncate: libc.func('int ftruncate(int, int64_t)'),
     fallocate: libc.func('int fallocate(int, int, int64_t, int64_t)'),
@@ -94,6 +95,20 @@ export function munmap(address: bigint, length: number, context: CallContext): v
   const result = libc().munmap(address, length);
   const errno = koffi.errno();
   if (result < 0) fail('munmap', errno, context);
+}
+
+/** What mincore says of one page. */
+const residency = new Uint8Array(1);
+
+/**
+ * mincore(2) of the page at the start of `page`: whether it has memory, which is not to be had by looking without
+ * giving it some. @throws SysError
+ */
+export function isResident(page: Uint8Array, context: CallContext): boolean {
+  const result = libc().mincore(page, 1, residency);
+  const errno = koffi.errno();
+  if (result < 0) fail('mincore', errno, context);
+  return (residency[0]! & 1) === 1;
 }
 
 /**

@@ -42,7 +42,7 @@ class PipeEnd implements PacedByteChannel {
       this.#break();
       return;
     }
-    this.#peer.#put(new Uint8Array(bytes));
+    this.#peer.#put(Buffer.from(bytes));
   }
 
   listen(listener: ByteListener): void {

@@ -41,7 +41,7 @@ export class RequestAccess implements XenstoreAccess {
 
   async read(path: string): Promise<string | undefined> {
     const payload = await orUndefined(this.#request(XS_READ, 'reading', path));
-    return payload && Buffer.from(payload.buffer, payload.byteOffset, payload.length).toString();
+    return payload?.toString();
   }
 
   async directory(path: string): Promise<string[] | undefined> {
@@ -117,7 +117,7 @@ export class RequestAccess implements XenstoreAccess {
     what: string,
     path: string,
     ...rest: readonly PayloadPart[]
-  ): Promise<Uint8Array> {
+  ): Promise<Buffer> {
     assert(!this.#ended, `${what} ${path} by a transaction that is over`);
     assertPath(path);
     return this.#requests.request({
@@ -129,9 +129,11 @@ export class RequestAccess implements XenstoreAccess {
   }
 }
 
+const PATH = /^[\x20-\x7e]+$/;
+
 /** Paths are made by us: one with a NUL or a foreign letter would name another node on the wire. */
 export function assertPath(path: string): void {
-  assert(/^[\x20-\x7e]+$/.test(path), `not a xenstore path: ${JSON.stringify(path)}`);
+  if (!PATH.test(path)) assert.fail(`not a xenstore path: ${JSON.stringify(path)}`);
 }
 
 /** Whether `error` is the system's refusal with that errno. */

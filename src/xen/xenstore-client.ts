@@ -174,7 +174,7 @@ export class XenstoreClient extends RequestAccess implements Xenstore, AsyncDisp
     context: string,
     parts: readonly PayloadPart[],
     transactionId = 0,
-  ): Promise<Uint8Array> {
+  ): Promise<Buffer> {
     return this.#requests.request({ type, transactionId, parts, context });
   }
 }

@@ -33,13 +33,13 @@ export interface XenstoreRequest {
 
 interface Waiting {
   readonly request: XenstoreRequest;
-  readonly resolve: (payload: Uint8Array) => void;
+  readonly resolve: (payload: Buffer) => void;
   readonly reject: (error: SysError) => void;
 }
 
 export interface RequestsListener {
   /** Gets the payload of each XS_WATCH_EVENT. */
-  onWatchEvent(payload: Uint8Array): void;
+  onWatchEvent(payload: Buffer): void;
   /** Called once, at once when the connection is over. */
   onClosed(): void;
 }
@@ -74,7 +74,7 @@ export class XenstoreRequests {
    * @throws SysError with the server's errno name; E2BIG when the request does not fit into a message;
    *   EBUSY when too many requests wait; ECONNRESET when the connection is over
    */
-  request(request: XenstoreRequest): Promise<Uint8Array> {
+  request(request: XenstoreRequest): Promise<Buffer> {
     const length = payloadLength(request.parts);
     if (length > XENSTORE_PAYLOAD_MAX) {
       const remedy = `path and value take ${length} bytes, at most ${XENSTORE_PAYLOAD_MAX} fit`;

@@ -112,14 +112,14 @@ const head = new Uint8Array(HEAD_BYTES);
 const headView = new DataView(head.buffer);
 
 /** A whole message: the head, then the parts one after the other. NULs between them are the caller's. */
-export function encodeMessage(
-  { type, requestId, transactionId }: XenstoreHead,
-  ...parts: readonly PayloadPart[]
-): Uint8Array {
+export function encodeMessage(message: XenstoreHead, ...parts: readonly PayloadPart[]): Uint8Array {
   const length = payloadLength(parts);
   assert(length <= XENSTORE_PAYLOAD_MAX, `a payload of ${length} bytes`);
-  const bytes = Buffer.alloc(HEAD_BYTES + length);
-  sockmsg.write(headView, 0, { type, req_id: requestId, tx_id: transactionId, len: length });
+  const bytes = Buffer.allocUnsafe(HEAD_BYTES + length);
+  type.set(headView, 0, message.type);
+  req_id.set(headView, 0, message.requestId);
+  tx_id.set(headView, 0, message.transactionId);
+  len.set(headView, 0, length);
   bytes.set(head);
   let at = HEAD_BYTES;
   for (const part of parts) {

@@ -4,14 +4,10 @@ import { MachineMemory } from '../../src/hypervisor/machine-memory.ts';
 import { Mapping } from '../../src/posix/mapping.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import { DOM0, gref } from '../../src/xen/ids.ts';
+import { refuse, refuseToShow } from './no-mappings.ts';
 import { onMachine } from './world.ts';
 
 const noMemory = (error: unknown) => error instanceof SysError && error.errnoName === 'ENOMEM';
-
-/** What mmap says at vm.max_map_count. */
-function refuse(): never {
-  throw new SysError({ call: 'mmap', errnoName: 'ENOMEM', context: 'as the test wants' });
-}
 
 test('G2: when the system refuses the n-th mmap of a mapping, everything before it is undone', (context) =>
   onMachine(async ({ dom0, guest, hypervisor }) => {
@@ -42,12 +38,12 @@ test('G2: when the system refuses to show new pages, nobody has them', (context)
   onMachine(async ({ guest, hypervisor }) => {
     const alice = guest('alice');
     const free = hypervisor.memory.freeFrames;
-    const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+    const restore = refuseToShow(context, MachineMemory.prototype);
     const request = { domid: DOM0, pages: 20, writable: true };
     await assert.rejects(alice.grants.share(request), noMemory);
     await assert.rejects(alice.grants.share({ ...request, pages: 600 }), noMemory);
     assert.throws(() => hypervisor.createDomain({ name: 'unlucky' }), noMemory);
-    mocked.mock.restore();
+    restore();
     assert.equal(hypervisor.memory.freeFrames, free);
     await alice.grants.share({ ...request, pages: 600 });
   }));
@@ -64,15 +60,15 @@ test('G2: when frames or the view of a buffer cannot be had, nothing is taken an
         await assert.rejects(dom0.memory.createPool({ domid, pages: 5 }), noMemory);
         allowed = Infinity;
         assert.equal(owned(), 0);
-        const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+        const restore = refuseToShow(context, MachineMemory.prototype);
         await assert.rejects(dom0.memory.allocate({ pages: 5, contiguity }), noMemory);
-        mocked.mock.restore();
+        restore();
         assert.equal(owned(), 0);
       }
       const pool = await dom0.memory.createPool({ domid, pages: 5 });
-      const mocked = context.mock.method(MachineMemory.prototype, 'show', refuse);
+      const restore = refuseToShow(context, MachineMemory.prototype);
       await assert.rejects(pool.allocate(3), noMemory);
-      mocked.mock.restore();
+      restore();
       assert.equal(pool.freePages, 5);
       await (await pool.allocate(5)).free();
       await pool[Symbol.asyncDispose]();

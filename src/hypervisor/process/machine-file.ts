@@ -7,7 +7,8 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import type { Mapping } from '../../posix/mapping.ts';
 import { messageOf, SysError } from '../../runtime/errors.ts';
-import { type FrameSource, type MachineMemory, showFrames } from '../machine-memory.ts';
+import type { Extent } from '../frame-allocator.ts';
+import { type FrameSource, type MachineMemory, mapExtent, showFrames } from '../machine-memory.ts';
 import type { MachineFileRef } from './messages.ts';
 
 /** What a process needs to know to find the memory of a machine in this one. */
@@ -26,6 +27,10 @@ export class MachineFile implements FrameSource, Disposable {
     if (device === ref.device && inode === ref.inode && bytes === ref.bytes) return;
     closeSync(this.#fd);
     throw fileError(path, 'ESTALE', 'it is another file: run this where the machine runs');
+  }
+
+  mapRun(run: Extent, writable: boolean): Mapping {
+    return mapExtent(run, { fd: this.#fd, writable });
   }
 
   show(

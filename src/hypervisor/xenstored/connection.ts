@@ -26,6 +26,7 @@ import type { Watcher } from './watches.ts';
 const MAX_UNTAKEN_BYTES = 16 * 1024;
 /** Bytes of watch events that may wait; near the memory quota of xenstored (2.5 MB hard). */
 const MAX_EVENT_BYTES = 2 * 1024 * 1024;
+const EVENT_HEAD = { type: XS_WATCH_EVENT, requestId: 0, transactionId: 0 };
 /** Requests answered in one go before others get their turn. */
 const MAX_REQUESTS_PER_TURN = 16;
 /** This thread's time that a domain's client gets, in milliseconds: a quarter, and that much at once. */
@@ -56,7 +57,8 @@ export class Connection implements Watcher {
   readonly #channel: PacedByteChannel;
   readonly #parser = new MessageParser();
   readonly #requests: XenstoreMessage[] = [];
-  readonly #events = new Map<string, Uint8Array>();
+  /** Payloads of watch events that wait. */
+  readonly #events = new Set<string>();
   /** Undefined for the control domain, which is not bound. */
   readonly #time: RateLimit | undefined;
   #rest: Timer | undefined;
@@ -102,10 +104,8 @@ export class Connection implements Watcher {
   watchEvent(path: string, token: string): void {
     const payload = `${path}\0${token}\0`;
     if (this.#closed || payload.length > XENSTORE_PAYLOAD_MAX || this.#events.has(payload)) return;
-    const head = { type: XS_WATCH_EVENT, requestId: 0, transactionId: 0 };
-    const message = encodeMessage(head, payload);
-    this.#events.set(payload, message);
-    this.#eventBytes += message.length;
+    this.#events.add(payload);
+    this.#eventBytes += payload.length;
     this.#sendEvents();
     if (this.#eventBytes > MAX_EVENT_BYTES) {
       const detail = `more than ${MAX_EVENT_BYTES} bytes of watch events wait`;
@@ -190,11 +190,11 @@ export class Connection implements Watcher {
   }
 
   #sendEvents(): void {
-    for (const [key, message] of this.#events) {
+    for (const payload of this.#events) {
       if (this.#closed || this.#channel.pendingBytes >= MAX_UNTAKEN_BYTES) return;
-      this.#events.delete(key);
-      this.#eventBytes -= message.length;
-      this.#channel.send(message);
+      this.#events.delete(payload);
+      this.#eventBytes -= payload.length;
+      this.#channel.send(encodeMessage(EVENT_HEAD, payload));
     }
   }
 

@@ -9,6 +9,9 @@ const VALID_PATH = /^(\/|(\/[A-Za-z0-9\-_@]+)+)$/;
 const VALID_SPECIAL = /^@[A-Za-z0-9\-_@/]+$/;
 /** The part of a path that a domain's own relative limit does not count. */
 const DOMAIN_PREFIX = /^\/local\/domain\/\d{1,5}\//;
+/** Paths whose components are kept: at most some 3 MB of them. */
+const SPLIT_MAX = 1024;
+const split = new Map<string, readonly string[]>();
 
 /** A domain's own directory: what its relative paths start from. */
 export function domainPath(domid: DomId | number): string {
@@ -31,6 +34,7 @@ export function absoluteName(name: string, base: string): string {
  */
 export function canonicalPath(name: string, base: string): string {
   const path = absoluteName(name, base);
+  if (split.has(path)) return path;
   const relativeLength = path.length - (DOMAIN_PREFIX.exec(path)?.[0].length ?? path.length);
   const fits = path.length <= XENSTORE_ABS_PATH_MAX && relativeLength <= XENSTORE_REL_PATH_MAX;
   if (!fits || !VALID_PATH.test(path)) throw new StoreError('EINVAL');
@@ -45,9 +49,17 @@ export function checkSpecial(name: string): string {
   return name;
 }
 
-/** The names on the way from the root to the node; none for the root itself. */
-export function componentsOf(path: string): string[] {
-  return path === '/' ? [] : path.slice(1).split('/');
+/**
+ * The names on the way from the root to the node; none for the root itself. The same few hundred paths come again and
+ * again, so the last ones are kept.
+ */
+export function componentsOf(path: string): readonly string[] {
+  const known = split.get(path);
+  if (known) return known;
+  const components = path === '/' ? [] : path.slice(1).split('/');
+  if (split.size >= SPLIT_MAX) split.clear();
+  split.set(path, components);
+  return components;
 }
 
 /** The path of the directory that has the node, undefined for the root. */

@@ -21,12 +21,16 @@ export type Right = 'read' | 'write' | 'own';
 /** Whether a node with these permissions lets the caller do that. */
 export function allows(permissions: Permissions, caller: Caller, right: Right): boolean {
   if (caller.privileged) return true;
-  const means = (domid: DomId) => domid === caller.domid || domid === caller.target;
-  const [owner, ...others] = permissions;
-  if (means(owner.domid)) return true;
+  const [owner] = permissions;
+  if (isFor(owner, caller)) return true;
   if (right === 'own') return false;
-  const entry = others.find(({ domid }) => means(domid)) ?? owner;
+  // The owner's entry is not for the caller.
+  const entry = permissions.find((listed) => isFor(listed, caller)) ?? owner;
   return entry[right];
+}
+
+function isFor({ domid }: XenstorePermission, caller: Caller): boolean {
+  return domid === caller.domid || domid === caller.target;
 }
 
 /** What a new node gets: its parent's list, with the maker as owner unless that is the control domain. */

@@ -96,7 +96,7 @@ function writeValue(request: Request): Reply {
   const { payload } = request.message;
   const end = payload.indexOf(0);
   if (end < 0) throw new StoreError('EINVAL');
-  const path = pathOf(request, decodeString(payload.subarray(0, end)));
+  const path = pathOf(request, payload.toString('latin1', 0, end));
   write(contextOf(request), path, payload.slice(end + 1));
   return OK;
 }
@@ -265,10 +265,12 @@ function stringsOf({ payload }: XenstoreMessage, atLeast: number): string[] {
   return strings;
 }
 
+/** The payload's only string. @throws StoreError EINVAL */
 function onePath(request: Request): string {
-  const strings = stringsOf(request.message, 1);
-  if (strings.length !== 1) throw new StoreError('EINVAL');
-  return pathOf(request, strings[0]!);
+  const { payload } = request.message;
+  const end = payload.indexOf(0);
+  if (end < 0 || end < payload.length - 1) throw new StoreError('EINVAL');
+  return pathOf(request, payload.toString('latin1', 0, end));
 }
 
 function pathOf({ connection }: Request, name: string): string {

@@ -11,7 +11,7 @@ import { parentOf, pathsBetween } from './path.ts';
 import { type Permissions, withoutDomain } from './permissions.ts';
 import type { Quotas } from './quotas.ts';
 import { StoreError } from './store-error.ts';
-import { type Mutation, nearestTo, nodeAt, type StoreNode, Tree, walk } from './tree.ts';
+import { copyOf, type Mutation, nearestTo, nodeAt, type StoreNode, Tree, walk } from './tree.ts';
 
 /** Something that happened to one path, as watches hear of it. */
 export interface StoreEvent {
@@ -147,7 +147,7 @@ export class Transaction implements View {
   constructor(tree: Tree, maxNodes: number) {
     this.base = tree.root;
     this.#tree = tree;
-    this.#ownedAtStart = new Map(tree.owners());
+    this.#ownedAtStart = copyOf(tree.owners());
     this.#maxNodes = maxNodes;
   }
 

@@ -40,6 +40,7 @@ interface Generations {
   last: number;
 }
 
+const NO_VALUE = new Uint8Array(0);
 const NO_CHILDREN: ReadonlyMap<string, StoreNode> = new Map();
 
 export class Tree {
@@ -55,7 +56,7 @@ export class Tree {
 
   /** A tree that has nothing but its root. */
   static empty(permissions: Permissions): Tree {
-    const root = newNode({ value: new Uint8Array(0), permissions, generation: 1 });
+    const root = newNode({ value: NO_VALUE, permissions, generation: 1 });
     return new Tree(root, new Map([[permissions[0].domid, 1]]), { last: 1 });
   }
 
@@ -65,7 +66,7 @@ export class Tree {
 
   /** A tree of its own with the same content. */
   fork(): Tree {
-    return new Tree(this.#root, new Map(this.#owned), this.#generations);
+    return new Tree(this.#root, copyOf(this.#owned), this.#generations);
   }
 
   get(path: string): StoreNode | undefined {
@@ -99,13 +100,8 @@ export class Tree {
     let node = newNode({ value, permissions, generation: this.#nextGeneration() });
     for (const at of below.reverse()) {
       const name = leafOf(at);
-      const directory = {
-        value: new Uint8Array(0),
-        permissions,
-        generation: this.#nextGeneration(),
-      };
-      const children = new Map([[name, node]]);
-      node = { ...directory, children, childNameBytes: name.length + 1 };
+      const directory = { value: NO_VALUE, permissions, generation: this.#nextGeneration() };
+      node = newNode(directory, new Map([[name, node]]), name.length + 1);
     }
     this.#graft(topmost, node);
   }
@@ -113,21 +109,21 @@ export class Tree {
   #graft(path: string, node: StoreNode): void {
     const { parent, parentPath, name } = this.#parent(path);
     assert(!parent.children.has(name), `${path} exists`);
-    const children = new Map(parent.children).set(name, node);
+    const children = copyOf(parent.children).set(name, node);
     const childNameBytes = parent.childNameBytes + name.length + 1;
     this.#change(parentPath, { children, childNameBytes });
-    for (const [, added] of walk(path, node)) this.#count(added.permissions[0].domid, 1);
+    this.#countAll(node, 1);
   }
 
   #remove(path: string): void {
     const { parent, parentPath, name } = this.#parent(path);
     const node = parent.children.get(name);
     assert(node, `removing ${path}, which does not exist`);
-    const children = new Map(parent.children);
+    const children = copyOf(parent.children);
     children.delete(name);
     const childNameBytes = parent.childNameBytes - name.length - 1;
     this.#change(parentPath, { children, childNameBytes });
-    for (const [, removed] of walk(path, node)) this.#count(removed.permissions[0].domid, -1);
+    this.#countAll(node, -1);
   }
 
   #setPermissions(path: string, permissions: Permissions): void {
@@ -155,6 +151,12 @@ export class Tree {
     this.#root = replaced(this.#root, { components: componentsOf(path), depth: 0, edit });
   }
 
+  /** The node itself and all that is below it. */
+  #countAll({ permissions, children }: StoreNode, difference: number): void {
+    this.#count(permissions[0].domid, difference);
+    for (const child of children.values()) this.#countAll(child, difference);
+  }
+
   #count(domid: DomId, difference: number): void {
     const count = this.owned(domid) + difference;
     assert(count >= 0, `domain ${domid} owns ${count} nodes`);
@@ -168,8 +170,19 @@ export class Tree {
   }
 }
 
-function newNode(node: Pick<StoreNode, 'value' | 'permissions' | 'generation'>): StoreNode {
-  return { ...node, children: NO_CHILDREN, childNameBytes: 0 };
+/** The same as `new Map(map)`, which makes two objects of each entry on its way. */
+export function copyOf<K, V>(map: ReadonlyMap<K, V>): Map<K, V> {
+  const copy = new Map<K, V>();
+  for (const [key, value] of map) copy.set(key, value);
+  return copy;
+}
+
+function newNode(
+  { value, permissions, generation }: Pick<StoreNode, 'value' | 'permissions' | 'generation'>,
+  children = NO_CHILDREN,
+  childNameBytes = 0,
+): StoreNode {
+  return { value, permissions, children, childNameBytes, generation };
 }
 
 interface Edit {
@@ -186,7 +199,7 @@ function replaced(node: StoreNode, { components, depth, edit }: Edit): StoreNode
   const child = node.children.get(name);
   assert(child, `no ${name} on the way`);
   const changed = replaced(child, { components, depth: depth + 1, edit });
-  return { ...node, children: new Map(node.children).set(name, changed) };
+  return newNode(node, copyOf(node.children).set(name, changed), node.childNameBytes);
 }
 
 /** The node at `path` in the tree below `root`. */

@@ -19,6 +19,7 @@ import { SysError } from '../../../src/runtime/errors.ts';
 import { type Runtime, systemRuntime } from '../../../src/runtime/runtime.ts';
 import { DOM0, domId } from '../../../src/xen/ids.ts';
 import { connectUnixSocket } from '../../../src/xen/socket-channel.ts';
+import { refuseToShow } from '../no-mappings.ts';
 import { eventually } from '../worker/host.ts';
 import { onMachine, onSocket, ProcessGuest } from './world.ts';
 
@@ -327,20 +328,17 @@ test('when the process has no room for a view, nothing is taken, and it works ag
     const { domid, grants, foreign } = alice.domain;
     const books = () => host.hypervisor.books().domains.find((each) => each.domid === domid)!;
     const before = books();
-    const refuse = () => {
-      throw new SysError({ call: 'mmap', errnoName: 'ENOMEM', context: 'as the test wants' });
-    };
-    const full = context.mock.method(MachineFile.prototype, 'show', refuse);
+    const makeRoom = refuseToShow(context, MachineFile.prototype);
     await assert.rejects(grants.share({ domid, pages: 4, writable: true }), errno('ENOMEM'));
     await assert.rejects(grants.share({ domid, pages: 600, writable: true }), errno('ENOMEM'));
     assert.deepEqual(books(), before);
-    full.mock.restore();
+    makeRoom();
     const { refs, bytes } = await grants.share({ domid, pages: 600, writable: true });
     bytes[0] = 7;
-    const fullAgain = context.mock.method(MachineFile.prototype, 'show', refuse);
+    const makeRoomAgain = refuseToShow(context, MachineFile.prototype);
     const mapping = await foreign.map({ domid, refs, writable: false });
     assert.throws(() => mapping.bytes, errno('ENOMEM'));
-    fullAgain.mock.restore();
+    makeRoomAgain();
     assert.equal(mapping.bytes[0], 7);
     await alice[Symbol.asyncDispose]();
     await listener[Symbol.asyncDispose]();
