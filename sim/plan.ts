@@ -35,9 +35,15 @@ const SIZES = [
 /** Worlds in which guests share with each other: one in so many. */
 const SHARING_ONE_IN = 3;
 
+/** Worlds in which a driver domain that breaks rules serves the devices of a guest that keeps them: one in so many. */
+const DRIVEN_ONE_IN = 3;
+
+/** What a guest is in its world; a driver is the backend of what the driven ones have. */
+export type GuestRole = 'honest' | 'hostile' | 'driver' | 'driven';
+
 export interface GuestPlan {
   readonly name: string;
-  readonly honest: boolean;
+  readonly role: GuestRole;
   readonly connectors: readonly { readonly width: number; readonly height: number }[];
   readonly beAlloc: boolean;
   /** Whether it has a keyboard. */
@@ -57,14 +63,20 @@ export interface Plan {
   readonly fateEveryMs: number;
 }
 
+const DEVICELESS = { connectors: [], beAlloc: false, keyboard: false, shares: false } as const;
+const DRIVEN: readonly GuestPlan[] = [
+  { ...DEVICELESS, name: 'driver', role: 'driver' },
+  { ...DEVICELESS, name: 'driven', role: 'driven' },
+];
+
 export function planOf(seed: number): Plan {
   const random = streamOf(seed, 'plan');
   const honest = between(random, 1, 3);
   const hostile = between(random, happens(random, 4) ? 0 : 1, 2);
   const sharing = happens(streamOf(seed, 'sharing'), SHARING_ONE_IN);
-  const guest = (name: string, isHonest: boolean): GuestPlan => ({
+  const guest = (name: string, role: GuestRole): GuestPlan => ({
     name,
-    honest: isHonest,
+    role,
     connectors: Array.from({ length: between(random, 1, 2) }, () => oneOf(random, SIZES)),
     beAlloc: happens(random, 3),
     keyboard: !happens(random, 4),
@@ -72,8 +84,9 @@ export function planOf(seed: number): Plan {
   });
   return {
     guests: [
-      ...Array.from({ length: honest }, (_, index) => guest(`honest-${index}`, true)),
-      ...Array.from({ length: hostile }, (_, index) => guest(`hostile-${index}`, false)),
+      ...Array.from({ length: honest }, (_, index) => guest(`honest-${index}`, 'honest')),
+      ...Array.from({ length: hostile }, (_, index) => guest(`hostile-${index}`, 'hostile')),
+      ...(happens(streamOf(seed, 'driven'), DRIVEN_ONE_IN) ? DRIVEN : []),
     ],
     importsBuffers: happens(random, 3),
     outputMemory: oneOf(random, ['none', 'any', 'consecutive']),

@@ -9,6 +9,8 @@ import { sleep } from '../src/runtime/runtime.ts';
 import { GrantMapError } from '../src/xen/domain.ts';
 import type { DomId } from '../src/xen/ids.ts';
 import { between, streamOf } from './chance.ts';
+import { DrivenGuest } from './guests/driven.ts';
+import { DriverDomain } from './guests/driver.ts';
 import { HonestGuest } from './guests/honest.ts';
 import { HostileGuest } from './guests/hostile.ts';
 import type { GuestLife } from './guests/life.ts';
@@ -84,15 +86,26 @@ export class Population {
     }
   }
 
-  async #live({ honest, connectors, keyboard, shares }: GuestPlan, guest: Guest): Promise<void> {
+  async #live(plan: GuestPlan, guest: Guest): Promise<void> {
     if (!this.#world.runs(guest.domid)) return void (await guest.gone);
-    const life = honest
-      ? new HonestGuest(this.#world, { guest, keyboard, shares })
-      : new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
+    const life = this.#lifeOf(plan, guest);
     this.#lives.set(guest.domid, life);
     life.start();
     await guest.gone;
     life.end();
     this.#lives.delete(guest.domid);
+  }
+
+  #lifeOf({ role, connectors, keyboard, shares }: GuestPlan, guest: Guest): GuestLife {
+    switch (role) {
+      case 'honest':
+        return new HonestGuest(this.#world, { guest, keyboard, shares });
+      case 'hostile':
+        return new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
+      case 'driver':
+        return new DriverDomain(this.#world, guest);
+      case 'driven':
+        return new DrivenGuest(this.#world, guest);
+    }
   }
 }

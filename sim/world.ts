@@ -131,6 +131,7 @@ export class World {
       oracle,
       rings: new Set<RingOracle>(),
       sharers: new Set<DomId>(),
+      drivers: new Set<DomId>(),
       detached: new Set<DomId>(),
       throughSharing: defects.sharing ?? ((domain) => domain),
       omits: (act) => {

@@ -4,31 +4,22 @@
 import type { Guest } from '../../src/hypervisor/guest.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { Random } from '../../src/runtime/random.ts';
-import { silentLogger, sleep, until } from '../../src/runtime/runtime.ts';
+import { silentLogger, until } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
-import { between, happens, streamOf, weighted } from '../chance.ts';
+import { happens, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import type { Surroundings } from '../surroundings.ts';
+import { type Acts, actOn } from './act-loop.ts';
 import { ACTS, type Hands } from './acts.ts';
 import type { GuestLife } from './life.ts';
 import { RawFrontend, type RawWorld } from './raw-frontend.ts';
 import { RequestGenerator } from './requests.ts';
 import { SHARE_ACTS, type ShareHands } from './share-acts.ts';
 
-/** Time between two acts, in milliseconds: now and then none at all. */
-const BETWEEN_ACTS_MS = [1, 60] as const;
-const AT_ONCE_ONE_IN = 4;
-/** A pause now and then, in which it answers nothing and nobody. */
-const SILENT_ONE_IN = 100;
-const SILENT_MS = [500, 8000] as const;
-/** With what it has in hand for either. */
-const SHARING_ACTS = { ...ACTS, ...SHARE_ACTS };
-const weightsOf = (acts: Readonly<Record<string, { readonly weight: number }>>) =>
-  Object.fromEntries(Object.entries(acts).map(([name, { weight }]) => [name, weight]));
-const WEIGHTS = weightsOf(ACTS);
-const SHARING_WEIGHTS = weightsOf(SHARING_ACTS);
+/** Of one that has shares in hand as well. */
+const SHARING_ACTS: Acts<Hands & ShareHands> = { ...ACTS, ...SHARE_ACTS };
 
 export interface HostileGuestParts {
   readonly guest: Guest;
@@ -84,30 +75,15 @@ export class HostileGuest implements GuestLife {
     this.#program.kill();
   }
 
-  async #run(): Promise<void> {
-    const { trace } = this.#world;
-    const { domid } = this.guest;
-    const hands = this.#hands();
-    const weights = this.#shares ? SHARING_WEIGHTS : WEIGHTS;
-    for (let number = 0; this.#program.alive && this.#world.runs(domid); number++) {
-      const name = weighted(this.#random, weights);
-      if (!this.#world.omits(`${domid}-${number}`)) {
-        trace.note(`act ${name}`, domid, number);
-        this.#world.oracle.grantsChanged();
-        await SHARING_ACTS[name]!.act(hands).catch(() => {});
-      }
-      await this.#pause();
-    }
-  }
-
-  #pause(): Promise<void> {
-    if (happens(this.#random, SILENT_ONE_IN)) {
-      return sleep(this.#program, between(this.#random, ...SILENT_MS));
-    }
-    if (!happens(this.#random, AT_ONCE_ONE_IN)) {
-      return sleep(this.#program, between(this.#random, ...BETWEEN_ACTS_MS));
-    }
-    return new Promise((resolve) => this.#program.defer(resolve));
+  #run(): Promise<void> {
+    return actOn({
+      world: this.#world,
+      domid: this.guest.domid,
+      program: this.#program,
+      random: this.#random,
+      acts: this.#shares ? SHARING_ACTS : ACTS,
+      hands: this.#hands(),
+    });
   }
 
   #hands(): Hands & ShareHands {

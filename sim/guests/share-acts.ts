@@ -11,6 +11,7 @@ import type { Random } from '../../src/runtime/random.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
+import type { Acts } from './act-loop.ts';
 import { RawExporter, RawImporter, type RawShareWorld } from './raw-ends.ts';
 
 export interface ShareHands {
@@ -38,8 +39,6 @@ const VALUES = [
   'versions=1 offer-refs=8,9 event-channel=3 generation=2 withdraw-ms=0',
 ] as const;
 const VERBATIM: RawShareWorld = { run: (promise) => promise };
-
-type ShareAct = (hands: ShareHands) => Promise<void>;
 
 function peerOf({ peers, random }: ShareHands): DomId | undefined {
   const all = peers();
@@ -146,9 +145,7 @@ async function sayAnything(hands: ShareHands): Promise<void> {
 }
 
 /** The acts by name, with how often each is chosen. */
-export const SHARE_ACTS: Readonly<
-  Record<string, { readonly act: ShareAct; readonly weight: number }>
-> = {
+export const SHARE_ACTS: Acts<ShareHands> = {
   offerShare: { act: offerShare, weight: 6 },
   withdrawShare: { act: withdrawShare, weight: 2 },
   sendFrame: { act: sendFrame, weight: 8 },
