@@ -58,8 +58,8 @@ export interface ServedDeviceOptions {
   readonly guests: Guests;
   readonly address: DeviceAddress;
   readonly log: Logger;
-  /** The toolstack has removed the device and nothing of it is left. */
-  readonly onGone: () => void;
+  /** There is no such device (any more), and nothing of it is left; `again` when it may be there again by now. */
+  readonly onGone: (again: boolean) => void;
 }
 
 /** What a guest is to blame for, as a reason to count; undefined when it is not. */
@@ -270,7 +270,7 @@ export class ServedDevice {
     if (this.#lastError) await this.#nodes.removeError();
     this.#retryTimer?.cancel();
     void this.#task.stop();
-    this.#options.onGone();
+    this.#options.onGone(this.#task.wanted);
   }
 
   async #leave(): Promise<void> {

@@ -431,6 +431,36 @@ test('names in the backend’s directory that are no devices are left alone', as
   await world.run(bus.close());
 });
 
+test('a directory that a toolstack has half written is looked at once, and served when it is whole (seed 14)', async () => {
+  const driver = new PageBackend();
+  const { world, bus, device } = await host(driver);
+  const { backend, frontend } = devicePaths({ ...device, devid: 7 });
+  const { store } = world.dom0;
+  // A daemon that looked again and again would never let the world come to rest.
+  await world.run(store.write(`${backend}/frontend`, frontend));
+  await world.run(store.write(`/local/domain/0/backend/vpage/999/0/frontend`, '/nowhere'));
+  await world.idle();
+  assert.equal(bus.devices.length, 1);
+  await world.run(store.write(`${frontend}/state`, '1'));
+  await world.run(store.write(`${backend}/state`, '1'));
+  await world.idle();
+  assert.equal(await world.run(store.read(`${backend}/state`)), '2');
+  await world.run(bus.close());
+});
+
+test('a device that is given again while the old one is forgotten is not overlooked, whatever the order', async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const { world, bus, device } = await host(new PageBackend(), { seed });
+    await world.until(() => bus.devices[0]?.backendState === 'XenbusStateInitWait', 'it is served');
+    const erased = eraseDevice(world.dom0.store, device);
+    const given = erased.then(() => addDevice(world.dom0.store, device));
+    await world.run(given);
+    await world.idle();
+    assert.equal(await world.backendState(device), '2', `seed ${seed}`);
+    await world.run(bus.close());
+  }
+});
+
 test('a frontend path outside of the guest’s own home is refused', async () => {
   const driver = new PageBackend();
   const { world, bus, device } = await host(driver);
