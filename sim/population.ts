@@ -69,10 +69,11 @@ export class Population {
   }
 
   /** A new guest, or none when the machine has no room for one now. */
-  async #boot({ name, connectors, beAlloc, keyboard }: GuestPlan): Promise<Guest | undefined> {
+  async #boot({ name, connectors, beAlloc, keyboards }: GuestPlan): Promise<Guest | undefined> {
     const { host, findings } = this.#world;
     const displays = connectors.map((size, index) => ({ uniqueId: `${name}-${index}`, ...size }));
-    const config = { name, displays, beAlloc, ...(keyboard && { keyboard: true as const }) };
+    const [keyboard, ...furtherKeyboards] = keyboards;
+    const config = { name, displays, beAlloc, ...(keyboard && { keyboard, furtherKeyboards }) };
     try {
       const guest = await host.createGuest(config);
       this.#born += 1;
@@ -96,12 +97,17 @@ export class Population {
     this.#lives.delete(guest.domid);
   }
 
-  #lifeOf({ role, connectors, keyboard, shares }: GuestPlan, guest: Guest): GuestLife {
+  #lifeOf({ role, connectors, keyboards, shares }: GuestPlan, guest: Guest): GuestLife {
     switch (role) {
       case 'honest':
-        return new HonestGuest(this.#world, { guest, keyboard, shares });
+        return new HonestGuest(this.#world, { guest, keyboards: keyboards.length, shares });
       case 'hostile':
-        return new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
+        return new HostileGuest(this.#world, {
+          guest,
+          connectors: connectors.length,
+          keyboards: keyboards.length,
+          shares,
+        });
       case 'driver':
         return new DriverDomain(this.#world, guest);
       case 'driven':

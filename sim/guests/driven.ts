@@ -217,8 +217,11 @@ export class DrivenGuest implements GuestLife {
       const detail = () => `a frontend of domain ${this.guest.domid} does not close`;
       findings.hold(closed || !this.#alive, 'left-behind', detail);
     });
-    await frontend[Symbol.asyncDispose]();
-    closed = true;
+    try {
+      await frontend[Symbol.asyncDispose]();
+    } finally {
+      closed = true;
+    }
   }
 
   /** Everything that a program does with a display, for as long as there is one. */

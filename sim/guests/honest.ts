@@ -59,7 +59,7 @@ export function keyCodes(domid: number): { first: number; count: number } {
 
 export interface HonestGuestParts {
   readonly guest: Guest;
-  readonly keyboard: boolean;
+  readonly keyboards: number;
   readonly shares: boolean;
 }
 
@@ -77,18 +77,19 @@ export class HonestGuest implements GuestLife {
   readonly #buffers = new Set<GuestBuffer>();
   #display: GuestDisplay | undefined;
   #frontend: DisplayFrontend | undefined;
-  #keyboard: KeyboardFrontend | undefined;
-  readonly #hasKeyboard: boolean;
+  /** Open ones, by their numbers. */
+  readonly #keyboards = new Map<number, KeyboardFrontend>();
+  readonly #keyboardCount: number;
   /** Has the display's frontend opened anew. */
   #giveUp: (reason: Error) => void = () => {};
   #drawn = 0;
   #frames = 0;
   #stopping = false;
 
-  constructor(world: Surroundings, { guest, keyboard, shares }: HonestGuestParts) {
+  constructor(world: Surroundings, { guest, keyboards, shares }: HonestGuestParts) {
     this.#world = world;
     this.guest = guest;
-    this.#hasKeyboard = keyboard;
+    this.#keyboardCount = keyboards;
     const { runtime, faults, trace } = world;
     this.#random = streamOf(world.seed, `honest ${guest.domid}`);
     const random = streamOf(world.seed, `program ${guest.domid}`);
@@ -112,14 +113,15 @@ export class HonestGuest implements GuestLife {
   start(): void {
     this.sharer?.start();
     this.#inBackground(this.#keep((onFailed) => this.#openDisplay(onFailed)));
-    if (!this.#hasKeyboard) return;
-    this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(onFailed)));
+    for (let devid = 0; devid < this.#keyboardCount; devid++) {
+      this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(devid, onFailed)));
+    }
   }
 
   /** Leaves in good order, as a guest that is shut down does. */
   async shutDown(): Promise<void> {
     this.#stopping = true;
-    await this.#keyboard?.close().catch(() => {});
+    for (const keyboard of this.#keyboards.values()) await keyboard.close().catch(() => {});
     await this.#frontend?.close().catch(() => {});
     if (this.#alive) this.#world.host.hypervisor.shutdown(this.guest.domid, 'poweroff');
   }
@@ -146,10 +148,11 @@ export class HonestGuest implements GuestLife {
     this.#giveUp = onFailed;
   }
 
-  async #openKeyboard(onFailed: (reason: Error) => void): Promise<void> {
-    this.#keyboard = await KeyboardFrontend.open({
+  async #openKeyboard(devid: number, onFailed: (reason: Error) => void): Promise<void> {
+    const keyboard = await KeyboardFrontend.open({
       runtime: this.#program,
       domain: this.#watched,
+      devid,
       handlers: {
         key: (code, pressed) => this.#key(code, pressed),
         motion: (dx, dy) => this.#pointed(dx, dy),
@@ -159,6 +162,7 @@ export class HonestGuest implements GuestLife {
       },
       onFailed,
     });
+    this.#keyboards.set(devid, keyboard);
   }
 
   /** Keeps a frontend open, whatever becomes of it. */

@@ -8,7 +8,7 @@ import { silentLogger, until } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
-import { happens, streamOf } from '../chance.ts';
+import { between, happens, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { type Acts, actOn } from './act-loop.ts';
@@ -23,7 +23,9 @@ const SHARING_ACTS: Acts<Hands & ShareHands> = { ...ACTS, ...SHARE_ACTS };
 
 export interface HostileGuestParts {
   readonly guest: Guest;
+  /** Of its display, of which it may use fewer; and its keyboards. */
   readonly connectors: number;
+  readonly keyboards: number;
   readonly shares: boolean;
 }
 
@@ -38,10 +40,10 @@ export class HostileGuest implements GuestLife {
   readonly #program: Program;
   readonly #domain: GuestDomain;
   readonly #raw: RawFrontend;
-  readonly #keyboard: RawKeyboard;
+  readonly #keyboards: readonly RawKeyboard[];
   readonly #shares: boolean;
 
-  constructor(world: Surroundings, { guest, connectors, shares }: HostileGuestParts) {
+  constructor(world: Surroundings, { guest, connectors, keyboards, shares }: HostileGuestParts) {
     this.#shares = shares;
     this.#world = world;
     this.guest = guest;
@@ -51,16 +53,18 @@ export class HostileGuest implements GuestLife {
     // What it says of its own troubles is no news.
     this.#program = new Program({ runtime, random, log: silentLogger() });
     this.#domain = world.host.enter(guest, this.#program);
-    this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors });
-    this.#keyboard = new RawKeyboard(this.#random);
+    const used = between(this.#random, 1, connectors);
+    this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors: used });
+    this.#keyboards = Array.from({ length: keyboards }, () => new RawKeyboard(this.#random));
   }
 
   start(): void {
     if (this.#shares) this.#world.sharers.add(this.guest.domid);
     const [runtime, domain] = [this.#program, this.#domain];
-    const keyboard = { runtime, domain, driver: this.#keyboard, devid: 0 };
     // What becomes of its frontends is the guest's own trouble.
-    FrontendDevice.open(keyboard).catch(() => {});
+    for (const [devid, driver] of this.#keyboards.entries()) {
+      FrontendDevice.open({ runtime, domain, driver, devid }).catch(() => {});
+    }
     this.#raw.start().catch(() => {});
     this.#run().catch(() => {});
   }
@@ -87,7 +91,7 @@ export class HostileGuest implements GuestLife {
   }
 
   #hands(): Hands & ShareHands {
-    const keyboard = this.#keyboard;
+    const keyboards = this.#keyboards;
     return {
       random: this.#random,
       domain: this.#domain,
@@ -95,7 +99,7 @@ export class HostileGuest implements GuestLife {
       raw: this.#raw,
       requests: new RequestGenerator(this.#random),
       get keyboard() {
-        return keyboard.open;
+        return keyboards.find(({ open }) => open !== undefined)?.open;
       },
       laidOut: [],
       directories: [],
