@@ -250,6 +250,7 @@ export class Backend {
           new SimOutput(options, {
             faults,
             findings,
+            keepsRules: world.keepsRules,
             importsBuffers,
             outputMemory,
             memory: own.memory,

@@ -18,6 +18,8 @@ import { dither, litter, slipIn } from './toolstack-slips.ts';
 const RESTART_MS = [1, 1000] as const;
 /** Time that a device is away, in milliseconds. */
 const AWAY_MS = [0, 500] as const;
+/** One program that shares in so many ends in good order. */
+const LEAVE_ONE_IN = 3;
 /** Time that it is there as it should not be, in milliseconds. */
 const SLIP_MS = [10, 3000] as const;
 
@@ -74,7 +76,7 @@ export class Fate {
     else if (kind === 'device-detach') this.#inBackground(this.#detach(life));
     else if (kind === 'toolstack-slip') this.#inBackground(this.#slip(life));
     else if (kind === 'xenstore-lost') this.#loseStore(life);
-    else if (kind === 'sharer-kill') life?.sharer?.kill();
+    else if (kind === 'sharer-kill') this.#endSharer(life);
     else if (life) this.#inBackground(this.#end(kind, life));
   }
 
@@ -100,6 +102,12 @@ export class Fate {
   #deviceOf(life: GuestLife | undefined): DeviceSpec | undefined {
     const devices = life ? this.#parts.population.devices(life.guest.domid) : [];
     return devices.length > 0 ? oneOf(this.#random, devices) : undefined;
+  }
+
+  #endSharer(life: GuestLife | undefined): void {
+    const { sharer } = life ?? {};
+    if (sharer && happens(this.#random, LEAVE_ONE_IN)) this.#inBackground(sharer.leave());
+    else sharer?.kill();
   }
 
   /** A program that shares loses it, or the daemon. */

@@ -42,6 +42,8 @@ export interface Sharing {
   readonly program: Program;
   readonly domain: Domain;
   readonly random: Random;
+  /** Aborts when the program is to end in good order. */
+  readonly leaving: AbortSignal;
   /** Domains that share, but for its own. */
   peers(): DomId[];
   /** One that keeps the rules has taken a frame of ours, or we one of its. */
@@ -58,6 +60,7 @@ export class Sharer {
   readonly #kernel: GuestDomain;
   #program: Program | undefined;
   #sever: () => void = () => {};
+  #leave: () => Promise<void> = async () => {};
   #programs = 0;
   #sent = 0;
   #received = 0;
@@ -98,6 +101,11 @@ export class Sharer {
     });
   }
 
+  /** The program takes everything back and ends; another one comes. */
+  leave(): Promise<void> {
+    return this.#leave();
+  }
+
   /** Xenstored is lost to the program, which ends when it hears of that. */
   loseStore(): void {
     this.#sever();
@@ -123,11 +131,13 @@ export class Sharer {
     void store.closed.then(() => this.#program === program && this.kill());
     const parts = { runtime, program, domain: this.#kernel, store, faults, trace };
     const domain = this.#world.throughSharing(programDomain(parts));
+    const leaving = new AbortController();
     const sharing: Sharing = {
       world: this.#world,
       program,
       domain,
       random,
+      leaving: leaving.signal,
       peers: () => [...this.#world.sharers].filter((domid) => domid !== this.domid),
       sent: (to) => {
         if (this.#world.keepsRules(to)) this.#sent += 1;
@@ -140,6 +150,11 @@ export class Sharer {
     const own = name.replaceAll(' ', '-');
     const identity = { own, isAlive: (other: string) => other === own };
     const exporter = new Exporter({ runtime: program, domain, program: identity });
+    this.#leave = async () => {
+      leaving.abort();
+      await exporter.close().catch((error: unknown) => this.#judge(error, undefined));
+      if (this.#program === program) this.kill();
+    };
     const again = (work: () => Promise<void>) => void this.#repeat(sharing, work);
     let turn = 0;
     const next = async () => {
@@ -150,9 +165,9 @@ export class Sharer {
     again(() => importFrom(sharing));
   }
 
-  /** Does it again and again, for as long as the program lives. */
-  async #repeat({ program, random }: Sharing, work: () => Promise<void>): Promise<never> {
-    for (;;) {
+  /** Does it again and again, until the program is to end. */
+  async #repeat({ program, random, leaving }: Sharing, work: () => Promise<void>): Promise<void> {
+    while (!leaving.aborted) {
       await work().catch((error: unknown) => this.#judge(error, undefined));
       await sleep(program, between(random, ...PAUSE_MS));
     }
