@@ -12,12 +12,13 @@ import { Exporter } from '../../src/share/exporter.ts';
 import { ShareError, type ShareErrorReason } from '../../src/share/share-error.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
-import { between, streamOf } from '../chance.ts';
+import { between, oneOf, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { connectStore } from '../store-connection.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { exportTo } from './exports.ts';
+import { borrowFrom, lendTo } from './hand-over.ts';
 import { importFrom } from './imports.ts';
 
 /** Time between a program's death and its successor, and between two shares, in milliseconds. */
@@ -163,6 +164,12 @@ export class Sharer {
     };
     for (let loop = 0; loop < EXPORTS; loop++) again(next);
     again(() => importFrom(sharing));
+    const withSomebody = async (work: (sharing: Sharing, peer: DomId) => Promise<void>) => {
+      const peers = sharing.peers();
+      if (peers.length > 0) await work(sharing, oneOf(random, peers));
+    };
+    again(() => withSomebody(lendTo));
+    again(() => withSomebody(borrowFrom));
   }
 
   /** Does it again and again, until the program is to end. */
@@ -178,7 +185,8 @@ export class Sharer {
       for (const each of error.errors) this.#judge(each, partner);
       return;
     }
-    const system = error instanceof SysError || error instanceof GrantMapError;
+    const system =
+      error instanceof SysError || error instanceof GrantMapError || isOverBudget(error);
     const liar = partner !== undefined && !this.#world.keepsRules(partner);
     const known = liar
       ? error instanceof ShareError || error instanceof ProtocolViolation
@@ -187,4 +195,9 @@ export class Sharer {
       return `the sharing program of domain ${this.domid}: ${messageOf(error)}`;
     });
   }
+}
+
+/** What a program may lend, or map, at a time is bounded by itself. */
+function isOverBudget(error: unknown): boolean {
+  return error instanceof ProtocolViolation && error.reason.startsWith('over-budget');
 }
