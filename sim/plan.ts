@@ -19,7 +19,7 @@ const BUDGET: Budget = {
   buffers: 8,
   framebuffers: 8,
   poolPages: 24,
-  quarantinedPages: 12,
+  quarantinedPages: 3,
   requestsPerSecond: 1000,
   wakeupsPerSecond: 1000,
   storeEventsPerSecond: 20,

@@ -9,6 +9,7 @@ import {
   SHARE_STATES_OFFSET,
 } from '../../src/abi/share.ts';
 import type { Random } from '../../src/runtime/random.ts';
+import { makeReadableBy } from '../../src/share/nodes.ts';
 import type { Domain } from '../../src/xen/domain.ts';
 import type { DomId, Gref } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
@@ -24,11 +25,18 @@ export interface ShareHands {
   readonly importers: RawImporter[];
 }
 
-const EXPORTERS_MAX = 4;
+const EXPORTERS_MAX = 8;
 const MANY_OFFERS = 140;
 const MANY_OFFERS_ONE_IN = 12;
 const NO_REF = 0 as Gref;
-const FIELDS = ['slot_pages', 'slots', 'data_offset', 'directory_ref', 'control_ref'] as const;
+const FIELDS = [
+  'slot_pages',
+  'slots',
+  'data_offset',
+  'directory_ref',
+  'control_ref',
+  'session',
+] as const;
 const IMPORTERS_MAX = 4;
 const SLOTS_MAX = 3;
 const STATES = [0, 1, 2, 3, 0xffff_ffff] as const;
@@ -91,6 +99,7 @@ async function offerShare(hands: ShareHands): Promise<void> {
   const manner = random.below(8);
   if (manner < 2) raw.onEvent = () => {};
   if (manner === 2) raw.onEvent = () => raw.answer(SHARE_ATTACHED_REFUSED);
+  if (manner === 3) raw.onEvent = () => raw.die();
   exporters.push(raw);
 }
 
@@ -201,6 +210,8 @@ async function sayAnything(hands: ShareHands): Promise<void> {
       : exporters.map(({ id }) => id);
   const id = known.length > 0 && !happens(random, 4) ? oneOf(random, known) : 'x';
   const path = `/local/domain/${domain.domid}/${SHARE_ROOT}/${where}/${peer}`;
+  const rights = { owner: domain.domid, reader: peer };
+  if (where === SHARE_ANSWERS) await makeReadableBy(domain.store, path, rights);
   if (happens(random, 6)) await domain.store.remove(path);
   else await domain.store.write(`${path}/${id}`, oneOf(random, VALUES));
 }

@@ -12,7 +12,7 @@ import { fillWith, shareMark, slotBytes } from './marks.ts';
 import { existingMemory, freeAfter, metadataOf } from './memory.ts';
 import { exportWrongly } from './mistakes.ts';
 import type { Sharing } from './sharer.ts';
-import { noteExporter } from './status.ts';
+import { noteExporter, noteFrame } from './status.ts';
 
 /** Shares that one partner has, at most. */
 const SHARES_MAX = 2;
@@ -141,11 +141,15 @@ async function sendFrames(sharing: Sharing, share: ExportedShare): Promise<void>
   await share.producer.drained({ timeoutMs: PATIENCE_MS });
 }
 
-async function sendFrame({ random, domain, sent }: Sharing, share: ExportedShare): Promise<void> {
+async function sendFrame(sharing: Sharing, share: ExportedShare): Promise<void> {
+  const { random, domain, sent } = sharing;
   const { producer } = share;
   const frame = await producer.acquire({ timeoutMs: PATIENCE_MS });
   fillWith(frame.bytes, shareMark(domain.domid, producer.published + 1));
   if (happens(random, DISCARD_ONE_IN)) return frame.discard();
   const fence = frame.publish();
-  void fence.done.then((fate) => fate === 'consumed' && sent(share.to));
+  void fence.done.then((fate) => {
+    noteFrame(sharing, producer, fence);
+    if (fate === 'consumed') sent(share.to);
+  });
 }

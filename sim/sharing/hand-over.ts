@@ -11,13 +11,15 @@ import { makeReadableBy } from '../../src/share/nodes.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import type { DomId, Gref } from '../../src/xen/ids.ts';
 import { readPeerNode } from '../../src/xen/xenbus/peer-node.ts';
+import type { Xenstore } from '../../src/xen/xenstore.ts';
 import { accountedDomain } from '../../src/zcopy/accounted-domain.ts';
 import { allocateFor, type MemorySource } from '../../src/zcopy/allocator.ts';
 import { DEFAULT_BUDGET } from '../../src/zcopy/budget.ts';
 import { Account } from '../../src/zcopy/ledger.ts';
 import { patientDomain } from '../../src/zcopy/patient-domain.ts';
-import type { SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
-import { type FromRefsRequest, Zcopy } from '../../src/zcopy/zcopy.ts';
+import { Release } from '../../src/zcopy/release.ts';
+import { endSharedStep, type SharedBuffer } from '../../src/zcopy/shared-buffer.ts';
+import { type FromRefsRequest, pagesOf, Zcopy } from '../../src/zcopy/zcopy.ts';
 import { between, happens, oneOf } from '../chance.ts';
 import { fillWith, flawIn, shareMark, slotBytes } from './marks.ts';
 import type { Sharing } from './sharer.ts';
@@ -30,6 +32,8 @@ const PATIENCE_MS = 200;
 /** Some buffers are more than that. */
 const BUDGET = { ...DEFAULT_BUDGET, pages: 2, refs: 4 };
 const MISTAKE_ONE_IN = 6;
+/** One buffer in so many is of new pages. */
+const NEW_PAGES_ONE_IN = 3;
 
 interface Letter {
   readonly refs: readonly Gref[];
@@ -53,14 +57,41 @@ function letterPath(from: DomId, to: DomId): string {
   return `/local/domain/${from}/data/buffer-for-${to}`;
 }
 
-/** Lends a buffer to a domain for a while. @throws SysError, ProtocolViolation beyond the budget */
+/** Gives a buffer to a domain for a while. @throws SysError, ProtocolViolation beyond the budget */
 export async function lendTo(sharing: Sharing, to: DomId): Promise<void> {
-  const { program, domain: own, random } = sharing;
-  const { domain, zcopy } = dealWith(sharing, to);
-  if (happens(random, MISTAKE_ONE_IN)) await lendWrongly(sharing, { domain, zcopy }, to);
+  const { random } = sharing;
+  const dealing = dealWith(sharing, to);
+  if (happens(random, MISTAKE_ONE_IN)) await lendWrongly(sharing, dealing, to);
+  if (happens(random, NEW_PAGES_ONE_IN)) await giveNewPages(sharing, dealing, to);
+  else await giveMemory(sharing, dealing, to);
+  await dealing.domain[Symbol.asyncDispose]();
+}
+
+/** Something that a domain is given, and how it is had back. */
+interface Given {
+  readonly to: DomId;
+  readonly letter: Letter;
+  readonly bytes: Uint8Array;
+  readonly back: Pick<Release, 'release' | 'holders' | 'hurry'>;
+}
+
+/** Pages that are there for that domain alone. */
+async function giveNewPages(sharing: Sharing, dealing: Dealing, to: DomId): Promise<void> {
+  const { program: runtime, random } = sharing;
+  const byteLength = slotBytes(random);
+  const request = { domid: to, pages: pagesOf(byteLength), writable: false };
+  const shared = await dealing.domain.grants.share(request);
+  const letter = { refs: shared.refs, dataOffset: 0, byteLength };
+  const back = new Release({ runtime, steps: [endSharedStep(shared)] });
+  await give(sharing, dealing, { to, letter, bytes: shared.bytes.subarray(0, byteLength), back });
+}
+
+/** Memory that is set aside for the domain, or just there. */
+async function giveMemory(sharing: Sharing, { domain, zcopy }: Dealing, to: DomId): Promise<void> {
+  const { random } = sharing;
   const dataOffset = happens(random, 2) ? 64 : 0;
   const byteLength = slotBytes(random);
-  const pages = Math.ceil((dataOffset + byteLength) / PAGE_SIZE);
+  const pages = pagesOf(dataOffset + byteLength);
   await using pool = await domain.memory.createPool({ domid: to, pages });
   sharing.world.trace.note('pool', pool.freePages);
   const sources: MemorySource[] = [
@@ -71,33 +102,43 @@ export async function lendTo(sharing: Sharing, to: DomId): Promise<void> {
   const contiguity = oneOf(random, ['none', 'none', 'host'] as const);
   const memory = await allocateFor({ pages, contiguity }, sources);
   const buffer = await zcopy.toRefs({ domid: to, memory, dataOffset, byteLength });
-  fillWith(buffer.bytes, shareMark(own.domid, buffer.refs[0]!));
+  const letter = { refs: buffer.refs, dataOffset, byteLength };
+  await give(sharing, { domain, zcopy }, { to, letter, bytes: buffer.bytes, back: buffer });
+}
+
+/** Draws, lets the letter lie for a while, and has everything back. */
+async function give(
+  sharing: Sharing,
+  { domain: { store } }: Dealing,
+  { to, letter, bytes, back }: Given,
+): Promise<void> {
+  const { program, domain: own, random } = sharing;
+  fillWith(bytes, shareMark(own.domid, letter.refs[0]!));
   const path = letterPath(own.domid, to);
-  const { store } = domain;
   try {
     const rights = { owner: own.domid, reader: to };
-    await store.transaction((access) => makeReadableBy(access, path, rights));
-    await store.write(path, JSON.stringify({ refs: buffer.refs, dataOffset, byteLength }));
+    if (happens(random, 2)) await store.transaction((all) => makeReadableBy(all, path, rights));
+    else await makeReadableBy(store, path, rights);
+    await store.write(path, JSON.stringify(letter));
     await sleep(program, between(random, ...OFFERED_MS));
   } finally {
     // Before anything is taken back: who still finds the letter has the buffer.
-    await unsay(sharing, path);
-    await takeBack(sharing, buffer);
+    await unsay(sharing, store, path);
+    await takeBack(sharing, back);
   }
-  await domain[Symbol.asyncDispose]();
 }
 
 /** Until it is done: a letter that is still there would be a lie. */
-async function unsay({ program, domain }: Sharing, path: string): Promise<void> {
+async function unsay({ program }: Sharing, store: Xenstore, path: string): Promise<void> {
   for (;;) {
-    const failure = await domain.store.remove(path).catch((error: unknown) => error);
+    const failure = await store.remove(path).catch((error: unknown) => error);
     if (failure === undefined) return;
     if (!(failure instanceof SysError)) throw failure;
     await sleep(program, PATIENCE_MS);
   }
 }
 
-async function takeBack({ random, world }: Sharing, buffer: SharedBuffer): Promise<void> {
+async function takeBack({ random, world }: Sharing, buffer: Given['back']): Promise<void> {
   for (;;) {
     const { state } = await buffer.release({ timeoutMs: PATIENCE_MS });
     world.trace.note(`buffer ${state}`, buffer.holders.length);

@@ -118,6 +118,7 @@ async function takeAll(
   offered: OfferedShare,
 ): Promise<void> {
   for await (const frame of share.frames) {
+    sharing.world.trace.note('skipped', share.frames.skipped);
     await hold(sharing, { share, offered, frame });
     if (happens(sharing.random, LEAVE_ONE_IN)) return;
   }

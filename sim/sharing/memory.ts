@@ -24,7 +24,7 @@ const METADATA: readonly Partial<ShareMetadata>[] = [
   { name: 'a name of 80 bytes '.padEnd(80, '.') },
   { content: { type: 'bytes', totalBytes: 12_345 } },
   { content: PICTURE, userBytes: new Uint8Array(100) },
-  { content: { ...PICTURE, refreshHz: 60 } },
+  { content: { ...PICTURE, refreshHz: 60, colour: { ...UNSPECIFIED_COLOUR, fullRange: true } } },
 ];
 
 export function metadataOf(random: Random): Partial<ShareMetadata> {
@@ -47,7 +47,8 @@ export async function existingMemory(
     for (const buffer of buffers) await buffer.free();
     throw error;
   }
-  return { buffers, dataOffset, byteLength };
+  // Up to their end, or not.
+  return happens(random, 4) ? { buffers, dataOffset } : { buffers, dataOffset, byteLength };
 }
 
 /** The memory is given up when nobody has it any more, which the share says; or when there is no share of it. */

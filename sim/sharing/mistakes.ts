@@ -34,13 +34,19 @@ export async function exportWrongly(
   await refused(sharing, oneOf(sharing.random, wrong)(), ['oversized-metadata']);
 }
 
-/** Buffers of two sizes are no stream. */
-async function exportUnlike({ domain }: Sharing, exporter: Exporter, to: DomId): Promise<unknown> {
+/** Buffers of two sizes are no stream, and none has more than its pages. */
+async function exportUnlike(
+  { domain, random }: Sharing,
+  exporter: Exporter,
+  to: DomId,
+): Promise<unknown> {
   const one = await domain.memory.allocate({ pages: 1, contiguity: 'none' });
   try {
     const two = await domain.memory.allocate({ pages: 2, contiguity: 'none' });
     try {
-      return await exporter.stream({ to, memory: { buffers: [one, two] } });
+      const unlike = { buffers: [one, two] };
+      const tooShort = { buffers: [one], byteLength: 2 * PAGE_SIZE };
+      return await exporter.stream({ to, memory: oneOf(random, [unlike, tooShort]) });
     } finally {
       await two.free();
     }

@@ -12,7 +12,7 @@ import { Exporter } from '../../src/share/exporter.ts';
 import { ShareError, type ShareErrorReason } from '../../src/share/share-error.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
-import { between, oneOf, streamOf } from '../chance.ts';
+import { between, happens, oneOf, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { connectStore } from '../store-connection.ts';
@@ -27,6 +27,8 @@ const PAUSE_MS = [1, 200] as const;
 
 /** Shares that a program exports at a time: one partner that lets it wait does not hold up the others. */
 const EXPORTS = 2;
+/** One program in so many has a rival in its own domain. */
+const RIVAL_ONE_IN = 4;
 
 /** What a partner that keeps the rules never gives a reason for. */
 const NEVER: readonly ShareErrorReason[] = [
@@ -153,7 +155,8 @@ export class Sharer {
     const exporter = new Exporter({ runtime: program, domain, program: identity });
     this.#leave = async () => {
       leaving.abort();
-      await exporter.close().catch((error: unknown) => this.#judge(error, undefined));
+      const closed = exporter[Symbol.asyncDispose]();
+      await closed.catch((error: unknown) => this.#judge(error, undefined));
       if (this.#program === program) this.kill();
     };
     const again = (work: () => Promise<void>) => void this.#repeat(sharing, work);
@@ -164,6 +167,8 @@ export class Sharer {
     };
     for (let loop = 0; loop < EXPORTS; loop++) again(next);
     again(() => importFrom(sharing));
+    // As if another program of the domain wanted the same shares.
+    if (happens(random, RIVAL_ONE_IN)) again(() => importFrom(sharing));
     const withSomebody = async (work: (sharing: Sharing, peer: DomId) => Promise<void>) => {
       const peers = sharing.peers();
       if (peers.length > 0) await work(sharing, oneOf(random, peers));

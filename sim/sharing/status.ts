@@ -2,15 +2,23 @@
 
 import type { Exporter } from '../../src/share/exporter.ts';
 import type { Importer } from '../../src/share/importer.ts';
+import type { Fence, FrameProducer } from '../../src/share/producer.ts';
 import type { Sharing } from './sharer.ts';
 
 export function noteExporter({ world, domain }: Sharing, exporter: Exporter): void {
   const refused = Object.keys(exporter.refused).length;
   world.trace.note('exporter', domain.domid, exporter.shares.length, refused);
-  for (const { state, releaseState, holders, opens, refused: reasons } of exporter.shares) {
+  for (const share of exporter.shares) {
+    const { state, releaseState, holders, opens, refused: reasons } = share;
     const kinds = Object.keys(reasons).length;
     world.trace.note(`share ${state}, ${releaseState}`, holders.length, opens, kinds);
   }
+}
+
+/** What became of a frame, and of the whole stream so far. */
+export function noteFrame({ world, domain }: Sharing, producer: FrameProducer, fence: Fence): void {
+  const { sequence, fate } = fence;
+  world.trace.note(`frame ${fate}`, domain.domid, sequence, producer.dropped);
 }
 
 export function noteImporter({ world, domain }: Sharing, importer: Importer): void {
