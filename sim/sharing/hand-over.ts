@@ -120,6 +120,8 @@ async function give(
     if (happens(random, 2)) await store.transaction((all) => makeReadableBy(all, path, rights));
     else await makeReadableBy(store, path, rights);
     await store.write(path, JSON.stringify(letter));
+    const permissions = await store.getPermissions(path);
+    sharing.world.trace.note('letter', own.domid, to, permissions.length);
     await sleep(program, between(random, ...OFFERED_MS));
   } finally {
     // Before anything is taken back: who still finds the letter has the buffer.

@@ -11,7 +11,7 @@ import { type AcceptRule, DEFAULT_RULE } from '../../src/share/policy.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
 import { flawIn, shareMark } from './marks.ts';
-import { importWrongly } from './mistakes.ts';
+import { importWrongly, listenToAnybody } from './mistakes.ts';
 import type { Sharing } from './sharer.ts';
 import { noteImporter } from './status.ts';
 
@@ -32,12 +32,13 @@ const SILENT_ONE_IN = 10;
 const STREAMS_ONLY_ONE_IN = 6;
 const READ_ONLY_ONE_IN = 6;
 const DEAF_ONE_IN = 100;
-/** One event in so many is followed by a mistake. */
+/** One event in so many is followed by a mistake, as one listening in so many begins with one. */
 const MISTAKE_ONE_IN = 10;
 
 /** Listens to all that share now, for a while, or until it is to leave. @throws SysError, GrantMapError */
 export async function importFrom(sharing: Sharing): Promise<void> {
   const { program, domain, random, peers, judge, leaving } = sharing;
+  if (happens(random, MISTAKE_ONE_IN)) await listenToAnybody(sharing);
   const accept = peers().map((from) => ruleFor(sharing, from));
   const silent = happens(random, SILENT_ONE_IN);
   const importer = await Importer.open({ runtime: program, domain, policy: { accept }, silent });

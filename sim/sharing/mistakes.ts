@@ -3,8 +3,9 @@
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import { SysError } from '../../src/runtime/errors.ts';
 import type { Exporter } from '../../src/share/exporter.ts';
-import type { Importer } from '../../src/share/importer.ts';
+import { Importer } from '../../src/share/importer.ts';
 import { USER_BYTES_MAX } from '../../src/share/metadata.ts';
+import { DEFAULT_RULE } from '../../src/share/policy.ts';
 import { ShareError } from '../../src/share/share-error.ts';
 import { newShareId } from '../../src/share/share-id.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
@@ -24,6 +25,7 @@ export async function exportWrongly(
     () => exporter.share({ to, memory: { byteLength: 0 } }),
     () => exporter.share({ to, memory: { byteLength: 2 ** 40 } }),
     () => exporter.stream({ to, memory: ONE_PAGE, slots: 65 }),
+    () => exporter.stream({ to, memory: { buffers: [] } }),
     () => exporter.share({ to, memory: ONE_PAGE, metadata: { name: 'ü'.repeat(41) } }),
     () => {
       const userBytes = new Uint8Array(USER_BYTES_MAX + 1);
@@ -53,6 +55,13 @@ async function exportUnlike(
   } finally {
     await one.free();
   }
+}
+
+/** To listen to whoever there is, in a domain that may not know. */
+export async function listenToAnybody(sharing: Sharing): Promise<void> {
+  const { program: runtime, domain } = sharing;
+  const policy = { accept: [{ ...DEFAULT_RULE, from: 'any' as const }] };
+  await refused(sharing, Importer.open({ runtime, domain, policy }), []);
 }
 
 /** Of one who imports: what is not offered, not like that, or open already. */
