@@ -26,6 +26,10 @@ const DRAWN_AFTER_MS = [1, 10] as const;
 const SLOW_DRAWN_AFTER_MS = [50, 2000] as const;
 /** Time between two things that the person does, in milliseconds. */
 const TYPING_MS = [5, 400] as const;
+/** One thing in so many is done to the guest whose turn it was, whether or not it is still there. */
+const SAME_GUEST_ONE_IN = 3;
+/** Time between two looks at the daemon's status, in milliseconds. */
+const STATUS_MS = [50, 2000] as const;
 /** A daemon that lost xenstored is closed by then: outputs and readers have their own bounds, hypercalls may be slow. */
 const CLOSING_MS = 60_000;
 const VIEWERS_MAX = 4;
@@ -34,7 +38,7 @@ const POINTED_AT = 100;
 
 /** Many events at once, and what is none, come once in so many times. */
 const HASTE_ONE_IN = 20;
-const HASTY_EVENTS = 300;
+const HASTY_EVENTS = 1500;
 const NONSENSE_ONE_IN = 20;
 
 /** Nothing of this may reach a guest. */
@@ -246,6 +250,7 @@ export class Backend {
           new SimOutput(options, {
             faults,
             findings,
+            keepsRules: world.keepsRules,
             importsBuffers,
             outputMemory,
             memory: own.memory,
@@ -255,21 +260,36 @@ export class Backend {
       },
     });
     trace.note('daemon serves', this.#lives);
-    await this.#type(life);
+    await Promise.all([this.#type(life), this.#lookAtStatus(life)]);
   }
 
   /** A person who presses keys of whichever guest is there. */
   async #type({ program, daemon, ledger }: Life): Promise<void> {
+    let hands: Hands | undefined;
     for (;;) {
       await sleep(program, between(this.#random, ...TYPING_MS));
       if (!this.#typing) return;
       const keyboards = connectedInputs(daemon!, ledger!);
-      if (keyboards.length === 0) continue;
-      const { domid, input } = oneOf(this.#random, keyboards);
+      if (!happens(this.#random, SAME_GUEST_ONE_IN)) hands = undefined;
+      if (keyboards.length > 0) hands ??= oneOf(this.#random, keyboards);
+      if (hands === undefined) continue;
+      const { domid, input } = hands;
       const { first, count } = keyCodes(domid);
       input.key(first + this.#random.below(count), happens(this.#random, 2));
       this.#use(input);
       if (happens(this.#random, 8)) input.releaseAll();
+    }
+  }
+
+  /** As those do who watch over the daemon: what it says of itself is whole, whatever goes on. */
+  async #lookAtStatus({ program, daemon }: Life): Promise<void> {
+    const { trace, host } = this.#options.world;
+    for (;;) {
+      await sleep(program, between(this.#random, ...STATUS_MS));
+      const { guests } = daemon!.status();
+      const displays = guests.flatMap((guest) => guest.displays);
+      trace.note('status', guests.length, displays.length);
+      for (const { domid } of host.guests) daemon!.nameOf(domid);
     }
   }
 
@@ -318,8 +338,14 @@ export class Backend {
   }
 }
 
-function connectedInputs(daemon: Daemon, ledger: Ledger): { domid: DomId; input: GuestInput }[] {
-  const connected: { domid: DomId; input: GuestInput }[] = [];
+/** A guest's input, and whose it is. */
+interface Hands {
+  readonly domid: DomId;
+  readonly input: GuestInput;
+}
+
+function connectedInputs(daemon: Daemon, ledger: Ledger): Hands[] {
+  const connected: Hands[] = [];
   for (const { domid } of ledger.accounts) {
     const input = daemon.input(domid);
     if (input?.state === 'connected') connected.push({ domid, input });

@@ -1,6 +1,7 @@
 // Fate: what befalls whole guests and the whole daemon, at any step: crashes, orderly ends, reboots from outside,
 // devices that are taken away, viewers that come and go.
 
+import type { DeviceSpec } from '../src/hypervisor/toolstack.ts';
 import { messageOf } from '../src/runtime/errors.ts';
 import type { Random } from '../src/runtime/random.ts';
 import { sleep } from '../src/runtime/runtime.ts';
@@ -11,11 +12,16 @@ import type { GuestLife } from './guests/life.ts';
 import { replug } from './hotplug.ts';
 import type { Population } from './population.ts';
 import type { Surroundings } from './surroundings.ts';
+import { dither, litter, slipIn } from './toolstack-slips.ts';
 
 /** Time that a daemon which was stopped is gone, in milliseconds. */
 const RESTART_MS = [1, 1000] as const;
 /** Time that a device is away, in milliseconds. */
 const AWAY_MS = [0, 500] as const;
+/** One program that shares in so many ends in good order. */
+const LEAVE_ONE_IN = 3;
+/** Time that it is there as it should not be, in milliseconds. */
+const SLIP_MS = [10, 3000] as const;
 
 const BLOWS = {
   'guest-crash': 3,
@@ -24,6 +30,7 @@ const BLOWS = {
   'sharer-kill': 4,
   'xenstore-lost': 2,
   'device-detach': 3,
+  'toolstack-slip': 3,
   'backend-kill': 2,
   'backend-restart': 1,
   'viewer-gone': 6,
@@ -67,17 +74,40 @@ export class Fate {
     else if (kind === 'backend-restart') this.#inBackground(this.#restart());
     else if (kind === 'viewer-gone') backend.changeViewers();
     else if (kind === 'device-detach') this.#inBackground(this.#detach(life));
+    else if (kind === 'toolstack-slip') this.#inBackground(this.#slip(life));
     else if (kind === 'xenstore-lost') this.#loseStore(life);
-    else if (kind === 'sharer-kill') life?.sharer?.kill();
+    else if (kind === 'sharer-kill') this.#endSharer(life);
     else if (life) this.#inBackground(this.#end(kind, life));
   }
 
   async #detach(life: GuestLife | undefined): Promise<void> {
-    const { world, population } = this.#parts;
-    const devices = life ? population.devices(life.guest.domid) : [];
-    if (devices.length === 0) return;
+    const spec = this.#deviceOf(life);
     const awayMs = between(this.#random, ...AWAY_MS);
-    await replug(world, oneOf(this.#random, devices), { awayMs });
+    if (spec) await replug(this.#parts.world, spec, { awayMs });
+  }
+
+  /** The toolstack makes a mistake, with a device of a guest's or beside all of them. */
+  async #slip(life: GuestLife | undefined): Promise<void> {
+    const { world } = this.#parts;
+    const random = this.#random;
+    const spec = this.#deviceOf(life);
+    if (!spec || happens(random, 4)) return litter(world, random);
+    if (happens(random, 6)) return dither(world, spec);
+    const awayMs = between(random, ...AWAY_MS);
+    const slip = { spec: slipIn(spec, random), forMs: between(random, ...SLIP_MS) };
+    await replug(world, spec, { awayMs, slip });
+  }
+
+  /** One of those that the toolstack gave to a guest. */
+  #deviceOf(life: GuestLife | undefined): DeviceSpec | undefined {
+    const devices = life ? this.#parts.population.devices(life.guest.domid) : [];
+    return devices.length > 0 ? oneOf(this.#random, devices) : undefined;
+  }
+
+  #endSharer(life: GuestLife | undefined): void {
+    const { sharer } = life ?? {};
+    if (sharer && happens(this.#random, LEAVE_ONE_IN)) this.#inBackground(sharer.leave());
+    else sharer?.kill();
   }
 
   /** A program that shares loses it, or the daemon. */

@@ -48,6 +48,8 @@ export const FAULT_KINDS = [
   'guest-shutdown',
   'sharer-kill',
   'device-detach',
+  /** A toolstack writes what makes no sense. */
+  'toolstack-slip',
   'backend-kill',
   'backend-restart',
   'viewer-gone',

@@ -9,10 +9,17 @@ import { sleep } from '../src/runtime/runtime.ts';
 import { addDevice, eraseDevice, removeDevice } from '../src/xen/xenbus/toolstack.ts';
 import type { Surroundings } from './surroundings.ts';
 
+export interface Replugging {
+  /** How long the device is away, in milliseconds. */
+  readonly awayMs: number;
+  /** What the guest has in its place before it has it again, and for how long, in milliseconds. */
+  readonly slip?: { readonly spec: DeviceSpec; readonly forMs: number };
+}
+
 export async function replug(
   { runtime, host, detached, runs }: Surroundings,
   { device, backend, readOnlyFrontend }: DeviceSpec,
-  { awayMs }: { readonly awayMs: number },
+  { awayMs, slip }: Replugging,
 ): Promise<void> {
   const { store } = host.dom0;
   const { domid } = device;
@@ -23,6 +30,12 @@ export async function replug(
     await removeDevice(runtime, store, device).catch(unlessSystem);
     await sleep(runtime, awayMs);
     if (!runs(domid)) return;
+    if (slip !== undefined) {
+      await addDevice(store, device, slip.spec);
+      await sleep(runtime, slip.forMs);
+      await removeDevice(runtime, store, device).catch(unlessSystem);
+      if (!runs(domid)) return;
+    }
     await addDevice(store, device, { backend, readOnlyFrontend });
     if (!runs(domid)) await eraseDevice(store, device);
   } finally {

@@ -4,6 +4,7 @@
 // Invariant: a flip is completed once, and at the latest when the connector shows something else; a picture is
 // read until `retire` has resolved, and what is read then is still the guest's.
 
+import { PAGE_SIZE } from '../src/abi/page.ts';
 import type {
   ConnectorInfo,
   OutputBufferRequest,
@@ -15,6 +16,7 @@ import type { OutputStatus } from '../src/outputs/output-status.ts';
 import type { Screen } from '../src/outputs/screen.ts';
 import type { ScreenOutput, ScreenOutputOptions } from '../src/outputs/screen-output.ts';
 import { type Runtime, sleep } from '../src/runtime/runtime.ts';
+import type { DomId } from '../src/xen/ids.ts';
 import type { ContiguityKind, LocalBuffer, Memory } from '../src/xen/memory.ts';
 import { lacking } from './errors.ts';
 import type { Faults } from './faults.ts';
@@ -28,6 +30,8 @@ const STUCK_MS = [1000, 5000] as const;
 export interface SimOutputOptions {
   readonly faults: Faults;
   readonly findings: Findings;
+  /** Whether a guest keeps the rules: what others do to a picture while it is read is their own business. */
+  readonly keepsRules: (domid: DomId) => boolean;
   /** Whether the output hands pictures to drivers. */
   readonly importsBuffers: boolean;
   readonly outputMemory: OutputMemory;
@@ -46,12 +50,14 @@ export class SimOutput implements ScreenOutput {
   readonly #runtime: Runtime;
   readonly #faults: Faults;
   readonly #findings: Findings;
+  readonly #keepsRules: (domid: DomId) => boolean;
 
   constructor(options: ScreenOutputOptions, sim: SimOutputOptions) {
     this.#browser = new BrowserOutput(options);
     this.#runtime = options.runtime;
     this.#faults = sim.faults;
     this.#findings = sim.findings;
+    this.#keepsRules = sim.keepsRules;
     this.importsBuffers = sim.importsBuffers;
     this.contiguity = sim.outputMemory === 'consecutive' ? 'host' : 'none';
     this.#memory = sim.outputMemory === 'none' ? undefined : sim.memory;
@@ -64,6 +70,8 @@ export class SimOutput implements ScreenOutput {
       runtime: this.#runtime,
       faults: this.#faults,
       findings: this.#findings,
+      judged: this.#keepsRules(info.domid),
+      importsBuffers: this.importsBuffers,
     });
   }
 
@@ -95,6 +103,9 @@ interface ConnectorParts {
   readonly runtime: Runtime;
   readonly faults: Faults;
   readonly findings: Findings;
+  /** Whether its guest's pictures are what that guest drew. */
+  readonly judged: boolean;
+  readonly importsBuffers: boolean;
 }
 
 class SimConnector implements OutputConnector {
@@ -103,14 +114,18 @@ class SimConnector implements OutputConnector {
   readonly #runtime: Runtime;
   readonly #faults: Faults;
   readonly #findings: Findings;
+  readonly #judged: boolean;
+  readonly #importsBuffers: boolean;
   #complete: () => void = () => {};
   #closed = false;
 
-  constructor(screen: Screen, { runtime, faults, findings }: ConnectorParts) {
+  constructor(screen: Screen, parts: ConnectorParts) {
     this.#screen = screen;
-    this.#runtime = runtime;
-    this.#faults = faults;
-    this.#findings = findings;
+    this.#runtime = parts.runtime;
+    this.#faults = parts.faults;
+    this.#findings = parts.findings;
+    this.#judged = parts.judged;
+    this.#importsBuffers = parts.importsBuffers;
   }
 
   get bytesCopied(): number {
@@ -119,6 +134,7 @@ class SimConnector implements OutputConnector {
 
   show(picture: Picture | undefined): void {
     this.#complete();
+    if (picture !== undefined) this.#import(picture);
     this.#screen.show(picture);
   }
 
@@ -131,9 +147,19 @@ class SimConnector implements OutputConnector {
       }
     };
     this.#complete = complete;
+    this.#import(picture);
     this.#screen.flip(picture, () => {
       if (!this.#faults.strikes('flip-late')) return complete();
       this.#runtime.after(this.#faults.measure('flip-late', ...LATE_MS), complete);
+    });
+  }
+
+  /** As an output does that hands pictures to its driver: all that it is to read lies in the memory. */
+  #import({ memory, offset, bytes }: Picture): void {
+    if (!this.#importsBuffers || memory === undefined) return;
+    const fits = offset + bytes.length <= memory.pages * PAGE_SIZE;
+    this.#findings.hold(fits, 'foreign-picture', () => {
+      return `${bytes.length} bytes from ${offset} on in a dma-buf of ${memory.pages} pages`;
     });
   }
 
@@ -141,10 +167,11 @@ class SimConnector implements OutputConnector {
     await this.#screen.retire(picture);
     if (!this.#faults.strikes('reader-slow')) return;
     const { bytes } = picture;
-    const before = bytes[0];
+    const isThere = () => bytes.some((byte) => byte !== 0);
+    const before = isThere();
     await sleep(this.#runtime, this.#faults.measure('reader-slow', ...READING_MS));
     // Nobody waits for readers of a connector that is being closed.
-    const still = this.#closed || before === 0 || bytes[0] !== 0;
+    const still = this.#closed || !this.#judged || !before || isThere();
     this.#findings.hold(
       still,
       'output-reads-late',

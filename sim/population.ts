@@ -9,6 +9,8 @@ import { sleep } from '../src/runtime/runtime.ts';
 import { GrantMapError } from '../src/xen/domain.ts';
 import type { DomId } from '../src/xen/ids.ts';
 import { between, streamOf } from './chance.ts';
+import { DrivenGuest } from './guests/driven.ts';
+import { DriverDomain } from './guests/driver.ts';
 import { HonestGuest } from './guests/honest.ts';
 import { HostileGuest } from './guests/hostile.ts';
 import type { GuestLife } from './guests/life.ts';
@@ -67,10 +69,11 @@ export class Population {
   }
 
   /** A new guest, or none when the machine has no room for one now. */
-  async #boot({ name, connectors, beAlloc, keyboard }: GuestPlan): Promise<Guest | undefined> {
+  async #boot({ name, connectors, beAlloc, keyboards }: GuestPlan): Promise<Guest | undefined> {
     const { host, findings } = this.#world;
     const displays = connectors.map((size, index) => ({ uniqueId: `${name}-${index}`, ...size }));
-    const config = { name, displays, beAlloc, ...(keyboard && { keyboard: true as const }) };
+    const [keyboard, ...furtherKeyboards] = keyboards;
+    const config = { name, displays, beAlloc, ...(keyboard && { keyboard, furtherKeyboards }) };
     try {
       const guest = await host.createGuest(config);
       this.#born += 1;
@@ -84,15 +87,31 @@ export class Population {
     }
   }
 
-  async #live({ honest, connectors, keyboard, shares }: GuestPlan, guest: Guest): Promise<void> {
+  async #live(plan: GuestPlan, guest: Guest): Promise<void> {
     if (!this.#world.runs(guest.domid)) return void (await guest.gone);
-    const life = honest
-      ? new HonestGuest(this.#world, { guest, keyboard, shares })
-      : new HostileGuest(this.#world, { guest, connectors: connectors.length, shares });
+    const life = this.#lifeOf(plan, guest);
     this.#lives.set(guest.domid, life);
     life.start();
     await guest.gone;
     life.end();
     this.#lives.delete(guest.domid);
+  }
+
+  #lifeOf({ role, connectors, keyboards, shares }: GuestPlan, guest: Guest): GuestLife {
+    switch (role) {
+      case 'honest':
+        return new HonestGuest(this.#world, { guest, keyboards: keyboards.length, shares });
+      case 'hostile':
+        return new HostileGuest(this.#world, {
+          guest,
+          connectors: connectors.length,
+          keyboards: keyboards.length,
+          shares,
+        });
+      case 'driver':
+        return new DriverDomain(this.#world, guest);
+      case 'driven':
+        return new DrivenGuest(this.#world, guest);
+    }
   }
 }

@@ -246,6 +246,7 @@ class ProgramDomain implements Domain {
       return exported.released();
     });
     const released = async () => {
+      if (this.#faults.strikes('end-refused')) return false;
       const over = await exported.released();
       if (over) this.#program.drop(object);
       return over;

@@ -27,6 +27,8 @@ export interface Surroundings {
   readonly detached: Set<DomId>;
   /** Domains that share with each other. */
   readonly sharers: Set<DomId>;
+  /** Domains that are backends of others' devices. */
+  readonly drivers: Set<DomId>;
   /** What a program that shares gets for its domain; a test makes it defective here. */
   readonly throughSharing: (domain: Domain) => Domain;
   /** Whether an act of somebody's is to be left out, by its name. */

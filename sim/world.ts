@@ -24,7 +24,7 @@ import { HypervisorOracle } from './hypervisor-oracle.ts';
 import { LedgerOracle } from './ledger-oracle.ts';
 import { ObservedPort } from './observed-port.ts';
 import { firstPixel, type SimOutput } from './output.ts';
-import { BUDGET, MACHINE_FRAMES, type Plan, planOf } from './plan.ts';
+import { MACHINE_FRAMES, type Plan, planOf } from './plan.ts';
 import { Population } from './population.ts';
 import type { RingOracle } from './ring-oracle.ts';
 import type { Surroundings } from './surroundings.ts';
@@ -120,18 +120,20 @@ export class World {
     oracle.watch(host.hypervisor);
     const { hypervisor } = host;
     const acts = new Set<string>();
+    const plan = planOf(seed);
     let world: World | undefined;
     const surroundings: Surroundings = {
       seed,
       runtime,
       host,
-      budget: BUDGET,
+      budget: plan.budget,
       trace,
       faults,
       findings,
       oracle,
       rings: new Set<RingOracle>(),
       sharers: new Set<DomId>(),
+      drivers: new Set<DomId>(),
       detached: new Set<DomId>(),
       throughSharing: defects.sharing ?? ((domain) => domain),
       omits: (act) => {
@@ -144,7 +146,7 @@ export class World {
       quarantined: (domid) => world?.quarantined(domid) ?? false,
       shownPixel: (domid, connector) => world?.shownPixel(domid, connector),
     };
-    world = new World(surroundings, { plan: planOf(seed), defects, omitted, acts });
+    world = new World(surroundings, { plan, defects, omitted, acts });
     return world;
   }
 

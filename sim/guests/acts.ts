@@ -10,6 +10,7 @@ import type { Domain, EventChannel, ForeignMapping, SharedPages } from '../../sr
 import { DOM0, type DomId, type Gref, type Port } from '../../src/xen/ids.ts';
 import { offerPageDirectory, writePageDirectory } from '../../src/xen/page-directory.ts';
 import { between, happens, oneOf } from '../chance.ts';
+import type { Acts } from './act-loop.ts';
 import type { RawConnector, RawFrontend } from './raw-frontend.ts';
 import type { Directory, RequestGenerator } from './requests.ts';
 
@@ -35,8 +36,12 @@ const BURST_MAX = 40;
 const STORM_MAX = 300;
 const NODES_MAX = 40;
 const TOGGLES_MAX = 30;
-const INDICES = [0, 1, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff] as const;
-const VALUES = [
+/** Indices and words at the edges of what they can be. */
+export const INDICES = [
+  0, 1, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff,
+] as const;
+/** What nodes may say, and mostly should not. */
+export const VALUES = [
   '',
   '0',
   '1',
@@ -69,8 +74,6 @@ const OWN_KEYS = [
   'vkbd/0/request-abs-pointer',
   'vkbd/0/request-raw-pointer',
 ] as const;
-
-type Act = (hands: Hands) => Promise<void>;
 
 function connectorOf({ raw, random }: Hands): RawConnector | undefined {
   return raw.connectors.length > 0 ? oneOf(random, raw.connectors) : undefined;
@@ -279,7 +282,7 @@ async function forbid(hands: Hands): Promise<void> {
 }
 
 /** The acts by name, with how often each is chosen. */
-export const ACTS: Readonly<Record<string, { readonly act: Act; readonly weight: number }>> = {
+export const ACTS: Acts<Hands> = {
   layOut: { act: layOut, weight: 10 },
   takeBack: { act: takeBack, weight: 3 },
   request: { act: request, weight: 40 },

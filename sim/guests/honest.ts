@@ -10,15 +10,16 @@ import type {
   GuestDisplay,
   GuestFramebuffer,
 } from '../../src/display/guest-display.ts';
-import { XRGB8888 } from '../../src/display/pixel-format.ts';
+import { RGB565, XRGB8888 } from '../../src/display/pixel-format.ts';
 import type { Guest } from '../../src/hypervisor/guest.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import { KeyboardFrontend } from '../../src/input/frontend.ts';
+import { BTN_LEFT } from '../../src/input/kbd-events.ts';
 import { messageOf, ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import type { Random } from '../../src/runtime/random.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
-import { between, happens, streamOf } from '../chance.ts';
+import { between, happens, oneOf, streamOf } from '../chance.ts';
 import { lacking } from '../errors.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
@@ -41,6 +42,8 @@ const MARK = 0x4000_0000;
 const DOMID_MASK = 0x3fff;
 /** Pages that a display frontend shares at a time for writing: the two of a connector's rings, and nothing else. */
 const RING_PAGES = 2;
+/** What it draws in: words of 32 bits, whatever the pixels are. */
+const FORMATS = [XRGB8888, XRGB8888, RGB565] as const;
 
 /** A picture's first pixel. */
 function markOf(domid: number, number: number): number {
@@ -59,7 +62,7 @@ export function keyCodes(domid: number): { first: number; count: number } {
 
 export interface HonestGuestParts {
   readonly guest: Guest;
-  readonly keyboard: boolean;
+  readonly keyboards: number;
   readonly shares: boolean;
 }
 
@@ -77,18 +80,19 @@ export class HonestGuest implements GuestLife {
   readonly #buffers = new Set<GuestBuffer>();
   #display: GuestDisplay | undefined;
   #frontend: DisplayFrontend | undefined;
-  #keyboard: KeyboardFrontend | undefined;
-  readonly #hasKeyboard: boolean;
+  /** Open ones, by their numbers. */
+  readonly #keyboards = new Map<number, KeyboardFrontend>();
+  readonly #keyboardCount: number;
   /** Has the display's frontend opened anew. */
   #giveUp: (reason: Error) => void = () => {};
   #drawn = 0;
   #frames = 0;
   #stopping = false;
 
-  constructor(world: Surroundings, { guest, keyboard, shares }: HonestGuestParts) {
+  constructor(world: Surroundings, { guest, keyboards, shares }: HonestGuestParts) {
     this.#world = world;
     this.guest = guest;
-    this.#hasKeyboard = keyboard;
+    this.#keyboardCount = keyboards;
     const { runtime, faults, trace } = world;
     this.#random = streamOf(world.seed, `honest ${guest.domid}`);
     const random = streamOf(world.seed, `program ${guest.domid}`);
@@ -112,14 +116,15 @@ export class HonestGuest implements GuestLife {
   start(): void {
     this.sharer?.start();
     this.#inBackground(this.#keep((onFailed) => this.#openDisplay(onFailed)));
-    if (!this.#hasKeyboard) return;
-    this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(onFailed)));
+    for (let devid = 0; devid < this.#keyboardCount; devid++) {
+      this.#inBackground(this.#keep((onFailed) => this.#openKeyboard(devid, onFailed)));
+    }
   }
 
   /** Leaves in good order, as a guest that is shut down does. */
   async shutDown(): Promise<void> {
     this.#stopping = true;
-    await this.#keyboard?.close().catch(() => {});
+    for (const keyboard of this.#keyboards.values()) await keyboard.close().catch(() => {});
     await this.#frontend?.close().catch(() => {});
     if (this.#alive) this.#world.host.hypervisor.shutdown(this.guest.domid, 'poweroff');
   }
@@ -146,10 +151,11 @@ export class HonestGuest implements GuestLife {
     this.#giveUp = onFailed;
   }
 
-  async #openKeyboard(onFailed: (reason: Error) => void): Promise<void> {
-    this.#keyboard = await KeyboardFrontend.open({
+  async #openKeyboard(devid: number, onFailed: (reason: Error) => void): Promise<void> {
+    const keyboard = await KeyboardFrontend.open({
       runtime: this.#program,
       domain: this.#watched,
+      devid,
       handlers: {
         key: (code, pressed) => this.#key(code, pressed),
         motion: (dx, dy) => this.#pointed(dx, dy),
@@ -159,6 +165,7 @@ export class HonestGuest implements GuestLife {
       },
       onFailed,
     });
+    this.#keyboards.set(devid, keyboard);
   }
 
   /** Keeps a frontend open, whatever becomes of it. */
@@ -178,7 +185,8 @@ export class HonestGuest implements GuestLife {
     const { domid } = this.guest;
     this.#world.trace.note('key', domid, code, Number(pressed));
     const { first, count } = keyCodes(domid);
-    const own = code >= first && code < first + count;
+    // A finger that stands for the pointer is everybody's.
+    const own = (code >= first && code < first + count) || code === BTN_LEFT;
     this.#world.findings.hold(own, 'input-of-another', () => `domain ${domid} got key ${code}`);
     if (pressed) this.#pressed.add(code);
     else this.#pressed.delete(code);
@@ -224,7 +232,11 @@ export class HonestGuest implements GuestLife {
 
   async #framebuffer(display: GuestDisplay, index: number): Promise<GuestFramebuffer> {
     const { width, height } = display.connectors[index]!;
-    const buffer = await display.createBuffer({ width, height, format: XRGB8888 });
+    const buffer = await display.createBuffer({
+      width,
+      height,
+      format: oneOf(this.#random, FORMATS),
+    });
     this.#buffers.add(buffer);
     this.#draw(buffer.bytes);
     return display.attach(buffer);

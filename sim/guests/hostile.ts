@@ -4,35 +4,28 @@
 import type { Guest } from '../../src/hypervisor/guest.ts';
 import type { GuestDomain } from '../../src/hypervisor/guest-domain.ts';
 import type { Random } from '../../src/runtime/random.ts';
-import { silentLogger, sleep, until } from '../../src/runtime/runtime.ts';
+import { silentLogger, until } from '../../src/runtime/runtime.ts';
 import type { Scope } from '../../src/runtime/scope.ts';
 import type { EventChannel, SharedPages } from '../../src/xen/domain.ts';
 import { FrontendDevice, type FrontendDriver } from '../../src/xen/xenbus/frontend-device.ts';
-import { between, happens, streamOf, weighted } from '../chance.ts';
+import { between, happens, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import type { Surroundings } from '../surroundings.ts';
+import { type Acts, actOn } from './act-loop.ts';
 import { ACTS, type Hands } from './acts.ts';
 import type { GuestLife } from './life.ts';
 import { RawFrontend, type RawWorld } from './raw-frontend.ts';
 import { RequestGenerator } from './requests.ts';
 import { SHARE_ACTS, type ShareHands } from './share-acts.ts';
 
-/** Time between two acts, in milliseconds: now and then none at all. */
-const BETWEEN_ACTS_MS = [1, 60] as const;
-const AT_ONCE_ONE_IN = 4;
-/** A pause now and then, in which it answers nothing and nobody. */
-const SILENT_ONE_IN = 100;
-const SILENT_MS = [500, 8000] as const;
-/** With what it has in hand for either. */
-const SHARING_ACTS = { ...ACTS, ...SHARE_ACTS };
-const weightsOf = (acts: Readonly<Record<string, { readonly weight: number }>>) =>
-  Object.fromEntries(Object.entries(acts).map(([name, { weight }]) => [name, weight]));
-const WEIGHTS = weightsOf(ACTS);
-const SHARING_WEIGHTS = weightsOf(SHARING_ACTS);
+/** Of one that has shares in hand as well. */
+const SHARING_ACTS: Acts<Hands & ShareHands> = { ...ACTS, ...SHARE_ACTS };
 
 export interface HostileGuestParts {
   readonly guest: Guest;
+  /** Of its display, of which it may use fewer; and its keyboards. */
   readonly connectors: number;
+  readonly keyboards: number;
   readonly shares: boolean;
 }
 
@@ -47,10 +40,10 @@ export class HostileGuest implements GuestLife {
   readonly #program: Program;
   readonly #domain: GuestDomain;
   readonly #raw: RawFrontend;
-  readonly #keyboard: RawKeyboard;
+  readonly #keyboards: readonly RawKeyboard[];
   readonly #shares: boolean;
 
-  constructor(world: Surroundings, { guest, connectors, shares }: HostileGuestParts) {
+  constructor(world: Surroundings, { guest, connectors, keyboards, shares }: HostileGuestParts) {
     this.#shares = shares;
     this.#world = world;
     this.guest = guest;
@@ -60,16 +53,18 @@ export class HostileGuest implements GuestLife {
     // What it says of its own troubles is no news.
     this.#program = new Program({ runtime, random, log: silentLogger() });
     this.#domain = world.host.enter(guest, this.#program);
-    this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors });
-    this.#keyboard = new RawKeyboard(this.#random);
+    const used = between(this.#random, 1, connectors);
+    this.#raw = new RawFrontend(this.#around(), this.#domain, { connectors: used });
+    this.#keyboards = Array.from({ length: keyboards }, () => new RawKeyboard(this.#random));
   }
 
   start(): void {
     if (this.#shares) this.#world.sharers.add(this.guest.domid);
     const [runtime, domain] = [this.#program, this.#domain];
-    const keyboard = { runtime, domain, driver: this.#keyboard, devid: 0 };
     // What becomes of its frontends is the guest's own trouble.
-    FrontendDevice.open(keyboard).catch(() => {});
+    for (const [devid, driver] of this.#keyboards.entries()) {
+      FrontendDevice.open({ runtime, domain, driver, devid }).catch(() => {});
+    }
     this.#raw.start().catch(() => {});
     this.#run().catch(() => {});
   }
@@ -84,34 +79,19 @@ export class HostileGuest implements GuestLife {
     this.#program.kill();
   }
 
-  async #run(): Promise<void> {
-    const { trace } = this.#world;
-    const { domid } = this.guest;
-    const hands = this.#hands();
-    const weights = this.#shares ? SHARING_WEIGHTS : WEIGHTS;
-    for (let number = 0; this.#program.alive && this.#world.runs(domid); number++) {
-      const name = weighted(this.#random, weights);
-      if (!this.#world.omits(`${domid}-${number}`)) {
-        trace.note(`act ${name}`, domid, number);
-        this.#world.oracle.grantsChanged();
-        await SHARING_ACTS[name]!.act(hands).catch(() => {});
-      }
-      await this.#pause();
-    }
-  }
-
-  #pause(): Promise<void> {
-    if (happens(this.#random, SILENT_ONE_IN)) {
-      return sleep(this.#program, between(this.#random, ...SILENT_MS));
-    }
-    if (!happens(this.#random, AT_ONCE_ONE_IN)) {
-      return sleep(this.#program, between(this.#random, ...BETWEEN_ACTS_MS));
-    }
-    return new Promise((resolve) => this.#program.defer(resolve));
+  #run(): Promise<void> {
+    return actOn({
+      world: this.#world,
+      domid: this.guest.domid,
+      program: this.#program,
+      random: this.#random,
+      acts: this.#shares ? SHARING_ACTS : ACTS,
+      hands: this.#hands(),
+    });
   }
 
   #hands(): Hands & ShareHands {
-    const keyboard = this.#keyboard;
+    const keyboards = this.#keyboards;
     return {
       random: this.#random,
       domain: this.#domain,
@@ -119,7 +99,7 @@ export class HostileGuest implements GuestLife {
       raw: this.#raw,
       requests: new RequestGenerator(this.#random),
       get keyboard() {
-        return keyboard.open;
+        return keyboards.find(({ open }) => open !== undefined)?.open;
       },
       laidOut: [],
       directories: [],

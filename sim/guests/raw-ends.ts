@@ -3,6 +3,7 @@
 
 import { PAGE_SIZE } from '../../src/abi/page.ts';
 import {
+  SHARE_ATTACHED_ACCEPTED,
   SHARE_FLAG_STREAM,
   SHARE_FLAG_WRITABLE,
   SHARE_FRAMES_OFFSET,
@@ -147,12 +148,21 @@ export class RawExporter {
   }
 
   /** Accepts whoever attaches; a test replaces it. */
-  onEvent = () => {
+  onEvent = () => this.answer(SHARE_ATTACHED_ACCEPTED);
+
+  /** Says SHARE_ATTACHED_* to whoever is there. */
+  answer(attached: number): void {
     const session = shareControl.fields.session.get(viewOf(this.control), 0);
-    shareOffer.fields.attached.set(viewOf(this.offer), 0, 1);
+    shareOffer.fields.attached.set(viewOf(this.offer), 0, attached);
     shareOffer.fields.session.set(viewOf(this.offer), 0, session);
     this.channel.notify();
-  };
+  }
+
+  /** Says what its kernel says when a program has died. */
+  die(): void {
+    shareOffer.fields.exporter_live.set(viewOf(this.offer), 0, 0);
+    this.channel.notify();
+  }
 
   /** Describes a frame and says that a slot is in `state`. */
   frame(slot: number, { sequence = 1n, bytes = 16n, state = 1 } = {}): void {

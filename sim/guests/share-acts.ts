@@ -3,14 +3,17 @@
 
 import {
   SHARE_ANSWERS,
+  SHARE_ATTACHED_REFUSED,
   SHARE_OFFERS,
   SHARE_ROOT,
   SHARE_STATES_OFFSET,
 } from '../../src/abi/share.ts';
 import type { Random } from '../../src/runtime/random.ts';
+import { makeReadableBy } from '../../src/share/nodes.ts';
 import type { Domain } from '../../src/xen/domain.ts';
-import type { DomId } from '../../src/xen/ids.ts';
+import type { DomId, Gref } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
+import type { Acts } from './act-loop.ts';
 import { RawExporter, RawImporter, type RawShareWorld } from './raw-ends.ts';
 
 export interface ShareHands {
@@ -22,10 +25,34 @@ export interface ShareHands {
   readonly importers: RawImporter[];
 }
 
-const EXPORTERS_MAX = 4;
+const EXPORTERS_MAX = 8;
+const MANY_OFFERS = 140;
+const MANY_OFFERS_ONE_IN = 12;
+const NO_REF = 0 as Gref;
+const FIELDS = [
+  'slot_pages',
+  'slots',
+  'data_offset',
+  'directory_ref',
+  'control_ref',
+  'session',
+] as const;
 const IMPORTERS_MAX = 4;
 const SLOTS_MAX = 3;
 const STATES = [0, 1, 2, 3, 0xffff_ffff] as const;
+/** Metadata that are none: of no type, a picture that does not fit, a name that is no text, a name without an end. */
+const METADATA = [
+  { type: 7 },
+  { type: 1, width: 64, height: 64, stride: 256 },
+  { type: 1, width: 0, height: 1, stride: 4 },
+  { type: 1, width: 1, height: 0, stride: 4 },
+  { type: 1, width: 2, height: 2, stride: 0 },
+  { type: 1, width: 2, height: 2, stride: 8, refresh_mhz: 60_000 },
+  { name: new Uint8Array(80).fill(0xff) },
+  { name: new Uint8Array(80).fill(0x41) },
+  { user_bytes: 5 },
+  { total_bytes: 2n ** 60n },
+] as const;
 const WORDS = [0, 1, 2, 64, 65, 0x7fff_ffff, 0xffff_ffff] as const;
 const VALUES = [
   '',
@@ -36,10 +63,11 @@ const VALUES = [
   'versions=1 offer-refs=0,0 event-channel=0 generation=0',
   'versions=1 offer-refs=8,9 event-channel=4294967295 generation=-1',
   'versions=1 offer-refs=8,9 event-channel=3 generation=2 withdraw-ms=0',
+  'versions=1 offer-refs=8,9,10 event-channel=3 generation=2',
+  'versions=1 event-channel=3 generation=2',
+  'word='.repeat(120),
 ] as const;
 const VERBATIM: RawShareWorld = { run: (promise) => promise };
-
-type ShareAct = (hands: ShareHands) => Promise<void>;
 
 function peerOf({ peers, random }: ShareHands): DomId | undefined {
   const all = peers();
@@ -52,7 +80,7 @@ async function offerShare(hands: ShareHands): Promise<void> {
   const to = peerOf(hands);
   if (to === undefined) return;
   if (exporters.length >= EXPORTERS_MAX) return withdrawShare(hands);
-  const wrong = happens(random, 3) ? { slot_pages: oneOf(random, WORDS) } : {};
+  const wrong = happens(random, 3) ? { [oneOf(random, FIELDS)]: oneOf(random, WORDS) } : {};
   const raw = await RawExporter.open(VERBATIM, {
     from: { domain },
     to,
@@ -61,10 +89,17 @@ async function offerShare(hands: ShareHands): Promise<void> {
     stream: happens(random, 2),
     writable: happens(random, 2),
     fields: wrong,
-    ...(happens(random, 4) && { refs: (refs) => refs.map(() => refs[0]!) }),
+    ...(happens(random, 4) && {
+      refs: (refs) => refs.map(() => oneOf(random, [refs[0]!, NO_REF])),
+    }),
+    ...(happens(random, 4) && { metadata: oneOf(random, METADATA) }),
+    ...(happens(random, 8) && { metadataBytes: oneOf(random, [0, 4097, 5000]) }),
     ...(happens(random, 6) && { node: () => oneOf(random, VALUES) }),
   });
-  if (happens(random, 4)) raw.onEvent = () => {};
+  const manner = random.below(8);
+  if (manner < 2) raw.onEvent = () => {};
+  if (manner === 2) raw.onEvent = () => raw.answer(SHARE_ATTACHED_REFUSED);
+  if (manner === 3) raw.onEvent = () => raw.die();
   exporters.push(raw);
 }
 
@@ -113,6 +148,35 @@ async function openShare(hands: ShareHands): Promise<void> {
   raw.attach({ version: happens(random, 6) ? 9 : 1, session: between(random, 1, 100) });
 }
 
+/** Who has it open is not to have it any more, or who offers it is gone without taking it back. */
+async function turnOut({ random, exporters }: ShareHands): Promise<void> {
+  if (exporters.length === 0) return;
+  const raw = oneOf(random, exporters);
+  if (happens(random, 2)) raw.answer(SHARE_ATTACHED_REFUSED);
+  else raw.die();
+}
+
+/** Says that an offer is withdrawn, at once or some time ago; and answers whoever opens it all the same. */
+async function announceEnd({ random, domain, exporters }: ShareHands): Promise<void> {
+  if (exporters.length === 0) return;
+  const raw = oneOf(random, exporters);
+  const value = await domain.store.read(raw.path);
+  if (value === undefined) return;
+  await domain.store.write(raw.path, `${value} withdraw-ms=${oneOf(random, [0, 10, 1000])}`);
+}
+
+/** More offers than anybody looks at, of nothing. */
+async function offerMany({ random, domain, peers }: ShareHands): Promise<void> {
+  const all = peers();
+  if (all.length === 0 || !happens(random, MANY_OFFERS_ONE_IN)) return;
+  const root = `/local/domain/${domain.domid}/${SHARE_ROOT}/${SHARE_OFFERS}/${oneOf(random, all)}`;
+  for (let left = MANY_OFFERS; left > 0; left--) {
+    const id = Buffer.from(random.bytes(16)).toString('hex');
+    await domain.store.write(`${root}/${id}`, oneOf(random, VALUES));
+  }
+  await domain.store.remove(root);
+}
+
 /** Goes, as a program does that dies, or without a word and with everything mapped. */
 async function leaveShare({ random, importers }: ShareHands): Promise<void> {
   const [raw] = importers.splice(random.below(Math.max(1, importers.length)), 1);
@@ -139,16 +203,21 @@ async function sayAnything(hands: ShareHands): Promise<void> {
   const peer = peerOf(hands);
   if (peer === undefined) return;
   const where = happens(random, 2) ? SHARE_ANSWERS : SHARE_OFFERS;
-  const id = exporters.length > 0 && happens(random, 2) ? oneOf(random, exporters).id : 'x';
+  const offered = `/local/domain/${peer}/${SHARE_ROOT}/${SHARE_OFFERS}/${domain.domid}`;
+  const known =
+    where === SHARE_ANSWERS
+      ? ((await domain.store.directory(offered)) ?? [])
+      : exporters.map(({ id }) => id);
+  const id = known.length > 0 && !happens(random, 4) ? oneOf(random, known) : 'x';
   const path = `/local/domain/${domain.domid}/${SHARE_ROOT}/${where}/${peer}`;
+  const rights = { owner: domain.domid, reader: peer };
+  if (where === SHARE_ANSWERS) await makeReadableBy(domain.store, path, rights);
   if (happens(random, 6)) await domain.store.remove(path);
   else await domain.store.write(`${path}/${id}`, oneOf(random, VALUES));
 }
 
 /** The acts by name, with how often each is chosen. */
-export const SHARE_ACTS: Readonly<
-  Record<string, { readonly act: ShareAct; readonly weight: number }>
-> = {
+export const SHARE_ACTS: Acts<ShareHands> = {
   offerShare: { act: offerShare, weight: 6 },
   withdrawShare: { act: withdrawShare, weight: 2 },
   sendFrame: { act: sendFrame, weight: 8 },
@@ -156,5 +225,8 @@ export const SHARE_ACTS: Readonly<
   openShare: { act: openShare, weight: 6 },
   leaveShare: { act: leaveShare, weight: 2 },
   lieInControl: { act: lieInControl, weight: 4 },
-  sayAnything: { act: sayAnything, weight: 1 },
+  sayAnything: { act: sayAnything, weight: 3 },
+  turnOut: { act: turnOut, weight: 2 },
+  announceEnd: { act: announceEnd, weight: 2 },
+  offerMany: { act: offerMany, weight: 1 },
 };

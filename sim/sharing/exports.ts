@@ -4,11 +4,15 @@
 import { sleep } from '../../src/runtime/runtime.ts';
 import type { ExportedShare } from '../../src/share/exported-share.ts';
 import type { Exporter } from '../../src/share/exporter.ts';
+import { ShareError } from '../../src/share/share-error.ts';
 import type { DomId } from '../../src/xen/ids.ts';
 import { between, happens, oneOf } from '../chance.ts';
 import { lacking } from '../errors.ts';
 import { fillWith, shareMark, slotBytes } from './marks.ts';
+import { existingMemory, freeAfter, metadataOf } from './memory.ts';
+import { exportWrongly } from './mistakes.ts';
 import type { Sharing } from './sharer.ts';
+import { noteExporter, noteFrame } from './status.ts';
 
 /** Shares that one partner has, at most. */
 const SHARES_MAX = 2;
@@ -19,17 +23,22 @@ const PATIENCE_MS = 3000;
 /** How long a partner may keep what is taken back, and for how long a buffer is offered, in milliseconds. */
 const WITHDRAW_MS = [0, 1500] as const;
 const OFFERED_MS = [1, 800] as const;
-/** One share in so many is one buffer; one frame in so many comes with other metadata, is given up, is late. */
+/** One share in so many is one buffer, is of memory that exists; one frame in so many comes with other metadata, is given up, is late. */
 const BUFFER_ONE_IN = 4;
+const EXISTING_ONE_IN = 3;
 const UPDATE_ONE_IN = 6;
 const DISCARD_ONE_IN = 8;
 const IMPATIENT_ONE_IN = 4;
 const LATE_ONE_IN = 4;
 const LATE_MS = [1, 100] as const;
+/** One share in so many comes after a mistake. */
+const MISTAKE_ONE_IN = 10;
 
 /** One share, from its offer to its withdrawal; none for a partner that has not given back what it had. */
 export async function exportTo(sharing: Sharing, exporter: Exporter, to: DomId): Promise<void> {
   if (exporter.shares.filter((share) => share.to === to).length >= SHARES_MAX) return;
+  noteExporter(sharing, exporter);
+  if (happens(sharing.random, MISTAKE_ONE_IN)) await exportWrongly(sharing, exporter, to);
   await offer(sharing, exporter, to).catch((error: unknown) => sharing.judge(error, to));
 }
 
@@ -44,6 +53,7 @@ async function offer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<v
     await share.opened({ timeoutMs: PATIENCE_MS });
     if (buffer) await sleep(sharing.program, between(random, ...OFFERED_MS));
     else await sendFrames(sharing, share);
+    if (happens(random, 2)) await share.closed({ timeoutMs: PATIENCE_MS });
   } finally {
     await withdraw(sharing, share);
   }
@@ -65,18 +75,59 @@ class Impatience {
   readonly abort = () => this.#controller.abort(lacking('withdrawing a share', 'ECANCELED'));
 }
 
-function oneBuffer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<ExportedShare> {
+async function oneBuffer(sharing: Sharing, exporter: Exporter, to: DomId): Promise<ExportedShare> {
   const { random, domain } = sharing;
   const fill = async (bytes: Uint8Array) => fillWith(bytes, shareMark(domain.domid, 0));
-  const memory = { byteLength: slotBytes(random) };
-  return exporter.share({ to, memory, writable: happens(random, 2), fill });
+  const byteLength = slotBytes(random);
+  const request = { to, writable: happens(random, 2), fill, metadata: metadataOf(random) };
+  if (!happens(random, EXISTING_ONE_IN))
+    return exporter.share({ ...request, memory: { byteLength } });
+  const memory = await existingMemory(sharing, { byteLength, count: 1 });
+  const share = await freeAfter(sharing, memory, exporter.share({ ...request, memory }));
+  if (happens(random, 2)) await offerAgain(sharing, exporter, { share, request, memory });
+  return share;
 }
 
-function stream(sharing: Sharing, exporter: Exporter, to: DomId): Promise<ExportedShare> {
+type BufferRequest = Parameters<Exporter['share']>[0];
+
+/** The same buffer to the same partner is the same share; on other terms it is none. */
+async function offerAgain(
+  { random, world }: Sharing,
+  exporter: Exporter,
+  {
+    share,
+    request,
+    memory,
+  }: {
+    readonly share: ExportedShare;
+    readonly request: Omit<BufferRequest, 'memory'>;
+    readonly memory: BufferRequest['memory'];
+  },
+): Promise<void> {
+  if (happens(random, 2)) {
+    const again = await exporter.share({ ...request, memory, metadata: { name: 'again' } });
+    world.findings.hold(again === share, 'defect', () => 'a buffer has two shares for one domain');
+    return;
+  }
+  const other = exporter.share({ ...request, memory, writable: !request.writable });
+  const refused = await other.then(
+    () => false,
+    (error: unknown) => error instanceof ShareError && error.reason === 'in-use',
+  );
+  world.findings.hold(refused, 'defect', () => 'a buffer is shared with other rights as well');
+}
+
+async function stream(sharing: Sharing, exporter: Exporter, to: DomId): Promise<ExportedShare> {
   const { random } = sharing;
-  const memory = { byteLength: slotBytes(random) };
+  const byteLength = slotBytes(random);
+  const slots = between(random, ...SLOTS);
   const whenFull = oneOf(random, ['wait', 'drop'] as const);
-  return exporter.stream({ to, memory, whenFull, slots: between(random, ...SLOTS) });
+  const request = { to, whenFull, metadata: metadataOf(random) };
+  if (!happens(random, EXISTING_ONE_IN)) {
+    return exporter.stream({ ...request, slots, memory: { byteLength } });
+  }
+  const memory = await existingMemory(sharing, { byteLength, count: slots });
+  return freeAfter(sharing, memory, exporter.stream({ ...request, memory }));
 }
 
 async function sendFrames(sharing: Sharing, share: ExportedShare): Promise<void> {
@@ -90,11 +141,15 @@ async function sendFrames(sharing: Sharing, share: ExportedShare): Promise<void>
   await share.producer.drained({ timeoutMs: PATIENCE_MS });
 }
 
-async function sendFrame({ random, domain, sent }: Sharing, share: ExportedShare): Promise<void> {
+async function sendFrame(sharing: Sharing, share: ExportedShare): Promise<void> {
+  const { random, domain, sent } = sharing;
   const { producer } = share;
   const frame = await producer.acquire({ timeoutMs: PATIENCE_MS });
   fillWith(frame.bytes, shareMark(domain.domid, producer.published + 1));
   if (happens(random, DISCARD_ONE_IN)) return frame.discard();
   const fence = frame.publish();
-  void fence.done.then((fate) => fate === 'consumed' && sent(share.to));
+  void fence.done.then((fate) => {
+    noteFrame(sharing, producer, fence);
+    if (fate === 'consumed') sent(share.to);
+  });
 }

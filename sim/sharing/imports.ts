@@ -7,10 +7,13 @@ import type { ReadableFrame } from '../../src/share/consumer.ts';
 import type { ImportedShare } from '../../src/share/imported-share.ts';
 import { Importer } from '../../src/share/importer.ts';
 import type { OfferedShare } from '../../src/share/offered-share.ts';
-import { DEFAULT_RULE } from '../../src/share/policy.ts';
-import { between, happens } from '../chance.ts';
+import { type AcceptRule, DEFAULT_RULE } from '../../src/share/policy.ts';
+import type { DomId } from '../../src/xen/ids.ts';
+import { between, happens, oneOf } from '../chance.ts';
 import { flawIn, shareMark } from './marks.ts';
+import { importWrongly, listenToAnybody } from './mistakes.ts';
 import type { Sharing } from './sharer.ts';
+import { noteImporter } from './status.ts';
 
 /** What one partner may offer. */
 const RULE = { ...DEFAULT_RULE, maxShares: 3, maxBytes: 16 * PAGE_SIZE };
@@ -24,37 +27,60 @@ const PATIENCE_MS = 5000;
 const LEAVE_ONE_IN = 20;
 const HOLD_ONE_IN = 2;
 const LATEST_ONE_IN = 3;
+/** One program in so many only looks, takes no buffers, writes to nothing; and hears only the first events. */
+const SILENT_ONE_IN = 10;
+const STREAMS_ONLY_ONE_IN = 6;
+const READ_ONLY_ONE_IN = 6;
+const DEAF_ONE_IN = 100;
+/** One event in so many is followed by a mistake, as one listening in so many begins with one. */
+const MISTAKE_ONE_IN = 10;
 
-/** Listens to all that share now, for a while. @throws SysError, GrantMapError */
+/** Listens to all that share now, for a while, or until it is to leave. @throws SysError, GrantMapError */
 export async function importFrom(sharing: Sharing): Promise<void> {
-  const { program, domain, random, peers, judge } = sharing;
-  const accept = peers().map((from) => ({ ...RULE, from }));
-  const importer = await Importer.open({ runtime: program, domain, policy: { accept } });
+  const { program, domain, random, peers, judge, leaving } = sharing;
+  if (happens(random, MISTAKE_ONE_IN)) await listenToAnybody(sharing);
+  const accept = peers().map((from) => ruleFor(sharing, from));
+  const silent = happens(random, SILENT_ONE_IN);
+  const importer = await Importer.open({ runtime: program, domain, policy: { accept }, silent });
   let closing: Promise<void> | undefined;
-  program.after(between(random, ...LISTENING_MS), () => {
-    closing = importer.close();
+  const close = () => {
+    closing ??= importer.close();
     closing.catch((error: unknown) => judge(error));
-  });
+  };
+  if (leaving.aborted) close();
+  leaving.addEventListener('abort', close, { once: true });
+  program.after(between(random, ...LISTENING_MS), close);
   for await (const { type, share } of importer.events()) {
-    if (type === 'offered') {
+    if (type === 'offered' && !silent) {
       const failed = (error: unknown) => judge(error, share.exporter);
       take(sharing, importer, share).catch(failed);
     }
+    noteImporter(sharing, importer);
+    if (!silent && happens(random, MISTAKE_ONE_IN)) await importWrongly(sharing, importer);
+    if (happens(random, DEAF_ONE_IN)) break;
   }
+  close();
+  leaving.removeEventListener('abort', close);
   await closing;
+}
+
+function ruleFor({ random }: Sharing, from: DomId): AcceptRule {
+  return {
+    ...RULE,
+    from,
+    kinds: happens(random, STREAMS_ONLY_ONE_IN) ? ['stream'] : RULE.kinds,
+    allowWritable: !happens(random, READ_ONLY_ONE_IN),
+  };
 }
 
 /** One share, from its opening to its end. */
 async function take(sharing: Sharing, importer: Importer, offered: OfferedShare): Promise<void> {
   const { random } = sharing;
   const writable = offered.writable && happens(random, 2);
-  const share = await importer.open(offered.id, { writable });
-  try {
-    if (offered.kind === 'stream') await takeFrames(sharing, share, offered);
-    else await keepBuffer(sharing, share, offered);
-  } finally {
-    await share.close();
-  }
+  const dmaBuf = oneOf(random, ['none', 'if-possible'] as const);
+  await using share = await importer.open(offered.id, { writable, dmaBuf });
+  if (offered.kind === 'stream') await takeFrames(sharing, share, offered);
+  else await keepBuffer(sharing, share, offered);
 }
 
 async function keepBuffer(
@@ -74,6 +100,7 @@ async function takeFrames(
 ): Promise<void> {
   const { random } = sharing;
   const latest = happens(random, LATEST_ONE_IN);
+  if (!latest && happens(random, 2)) return takeAll(sharing, share, offered);
   while (!happens(random, LEAVE_ONE_IN)) {
     const frame = await share.frames.acquire({ latest, timeoutMs: PATIENCE_MS });
     if (frame === undefined) return;
@@ -82,6 +109,19 @@ async function takeFrames(
     } finally {
       frame.release();
     }
+  }
+}
+
+/** As those do who record: every frame, for as long as there are any. */
+async function takeAll(
+  sharing: Sharing,
+  share: ImportedShare,
+  offered: OfferedShare,
+): Promise<void> {
+  for await (const frame of share.frames) {
+    sharing.world.trace.note('skipped', share.frames.skipped);
+    await hold(sharing, { share, offered, frame });
+    if (happens(sharing.random, LEAVE_ONE_IN)) return;
   }
 }
 

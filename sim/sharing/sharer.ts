@@ -12,12 +12,13 @@ import { Exporter } from '../../src/share/exporter.ts';
 import { ShareError, type ShareErrorReason } from '../../src/share/share-error.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
 import type { DomId } from '../../src/xen/ids.ts';
-import { between, streamOf } from '../chance.ts';
+import { between, happens, oneOf, streamOf } from '../chance.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { connectStore } from '../store-connection.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { exportTo } from './exports.ts';
+import { borrowFrom, lendTo } from './hand-over.ts';
 import { importFrom } from './imports.ts';
 
 /** Time between a program's death and its successor, and between two shares, in milliseconds. */
@@ -26,6 +27,8 @@ const PAUSE_MS = [1, 200] as const;
 
 /** Shares that a program exports at a time: one partner that lets it wait does not hold up the others. */
 const EXPORTS = 2;
+/** One program in so many has a rival in its own domain. */
+const RIVAL_ONE_IN = 4;
 
 /** What a partner that keeps the rules never gives a reason for. */
 const NEVER: readonly ShareErrorReason[] = [
@@ -42,6 +45,8 @@ export interface Sharing {
   readonly program: Program;
   readonly domain: Domain;
   readonly random: Random;
+  /** Aborts when the program is to end in good order. */
+  readonly leaving: AbortSignal;
   /** Domains that share, but for its own. */
   peers(): DomId[];
   /** One that keeps the rules has taken a frame of ours, or we one of its. */
@@ -58,6 +63,7 @@ export class Sharer {
   readonly #kernel: GuestDomain;
   #program: Program | undefined;
   #sever: () => void = () => {};
+  #leave: () => Promise<void> = async () => {};
   #programs = 0;
   #sent = 0;
   #received = 0;
@@ -98,6 +104,11 @@ export class Sharer {
     });
   }
 
+  /** The program takes everything back and ends; another one comes. */
+  leave(): Promise<void> {
+    return this.#leave();
+  }
+
   /** Xenstored is lost to the program, which ends when it hears of that. */
   loseStore(): void {
     this.#sever();
@@ -123,11 +134,13 @@ export class Sharer {
     void store.closed.then(() => this.#program === program && this.kill());
     const parts = { runtime, program, domain: this.#kernel, store, faults, trace };
     const domain = this.#world.throughSharing(programDomain(parts));
+    const leaving = new AbortController();
     const sharing: Sharing = {
       world: this.#world,
       program,
       domain,
       random,
+      leaving: leaving.signal,
       peers: () => [...this.#world.sharers].filter((domid) => domid !== this.domid),
       sent: (to) => {
         if (this.#world.keepsRules(to)) this.#sent += 1;
@@ -140,6 +153,12 @@ export class Sharer {
     const own = name.replaceAll(' ', '-');
     const identity = { own, isAlive: (other: string) => other === own };
     const exporter = new Exporter({ runtime: program, domain, program: identity });
+    this.#leave = async () => {
+      leaving.abort();
+      const closed = exporter[Symbol.asyncDispose]();
+      await closed.catch((error: unknown) => this.#judge(error, undefined));
+      if (this.#program === program) this.kill();
+    };
     const again = (work: () => Promise<void>) => void this.#repeat(sharing, work);
     let turn = 0;
     const next = async () => {
@@ -148,11 +167,19 @@ export class Sharer {
     };
     for (let loop = 0; loop < EXPORTS; loop++) again(next);
     again(() => importFrom(sharing));
+    // As if another program of the domain wanted the same shares.
+    if (happens(random, RIVAL_ONE_IN)) again(() => importFrom(sharing));
+    const withSomebody = async (work: (sharing: Sharing, peer: DomId) => Promise<void>) => {
+      const peers = sharing.peers();
+      if (peers.length > 0) await work(sharing, oneOf(random, peers));
+    };
+    again(() => withSomebody(lendTo));
+    again(() => withSomebody(borrowFrom));
   }
 
-  /** Does it again and again, for as long as the program lives. */
-  async #repeat({ program, random }: Sharing, work: () => Promise<void>): Promise<never> {
-    for (;;) {
+  /** Does it again and again, until the program is to end. */
+  async #repeat({ program, random, leaving }: Sharing, work: () => Promise<void>): Promise<void> {
+    while (!leaving.aborted) {
       await work().catch((error: unknown) => this.#judge(error, undefined));
       await sleep(program, between(random, ...PAUSE_MS));
     }
@@ -163,7 +190,8 @@ export class Sharer {
       for (const each of error.errors) this.#judge(each, partner);
       return;
     }
-    const system = error instanceof SysError || error instanceof GrantMapError;
+    const system =
+      error instanceof SysError || error instanceof GrantMapError || isOverBudget(error);
     const liar = partner !== undefined && !this.#world.keepsRules(partner);
     const known = liar
       ? error instanceof ShareError || error instanceof ProtocolViolation
@@ -172,4 +200,9 @@ export class Sharer {
       return `the sharing program of domain ${this.domid}: ${messageOf(error)}`;
     });
   }
+}
+
+/** What a program may lend, or map, at a time is bounded by itself. */
+function isOverBudget(error: unknown): boolean {
+  return error instanceof ProtocolViolation && error.reason.startsWith('over-budget');
 }

@@ -104,10 +104,6 @@ export class Framebuffers {
     this.#onDetach = onDetach;
   }
 
-  find(cookie: Cookie): Framebuffer | undefined {
-    return this.#table.find(cookie);
-  }
-
   /** @throws ProtocolViolation `unknown-framebuffer` (XEN_ENOENT) */
   get(cookie: Cookie): Framebuffer {
     const framebuffer = this.#table.find(cookie);

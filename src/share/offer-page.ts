@@ -192,10 +192,6 @@ export class OfferReader {
     return Atomics.load(this.#pages.words, ENDED) !== 0;
   }
 
-  get dropped(): bigint {
-    return dropped.get(this.#pages.view, 0);
-  }
-
   /** The sequence of the frame in a slot, to choose by; whole only while the slot is held. */
   sequenceOf(slot: number): bigint {
     return shareFrame.fields.sequence.get(this.#pages.view, frameOffset(slot));

@@ -9,7 +9,7 @@
 import { SHARE_VERSION } from '../abi/share.ts';
 import { messageOf, ProtocolViolation, SysError } from '../runtime/errors.ts';
 import { RateLimit } from '../runtime/rate-limit.ts';
-import { type Logger, type Runtime, sleep } from '../runtime/runtime.ts';
+import { type Logger, type Runtime, sleep, type Timer } from '../runtime/runtime.ts';
 import { Scope } from '../runtime/scope.ts';
 import { type Domain, type ForeignMapping, GrantMapError } from '../xen/domain.ts';
 import type { DomId } from '../xen/ids.ts';
@@ -29,6 +29,8 @@ const LOOKS_PER_SECOND = 500;
 const LOOKS_BURST = 128;
 /** How long a look waits when there were too many. */
 const PACE_MS = 5;
+/** Pause before everything is looked at again after a look that failed: nothing else would make us look. */
+const RETRY_MS = 1000;
 /** Changed nodes that are remembered by name; more of them, and all are looked at. */
 const CHANGED_MAX = 256;
 
@@ -62,6 +64,7 @@ export class PeerOffers implements AsyncDisposable {
   readonly #shares = new Map<ShareId, OfferedShare>();
   #changed = new Set<ShareId>();
   #lookAtAll = true;
+  #retry: Timer | undefined;
   #firstLook: Promise<void>;
   #firstLookDone: () => void = () => {};
 
@@ -113,6 +116,7 @@ export class PeerOffers implements AsyncDisposable {
       await this.#scope.close();
     } finally {
       await this.#task.stop();
+      this.#retry?.cancel();
     }
   }
 
@@ -131,12 +135,18 @@ export class PeerOffers implements AsyncDisposable {
       this.#changed = new Set();
       for (const id of changed) await this.#lookAt(id);
     } catch (error) {
-      if (!this.#scope.closing) {
-        this.#log.warn({ reason: messageOf(error) }, 'cannot look at offers');
-      }
+      if (!this.#scope.closing) this.#lookLater(error);
     } finally {
       this.#firstLookDone();
     }
+  }
+
+  /** What had changed is not known any more. */
+  #lookLater(error: unknown): void {
+    this.#log.warn({ reason: messageOf(error) }, 'cannot look at offers');
+    this.#lookAtAll = true;
+    this.#retry?.cancel();
+    this.#retry = this.#options.runtime.after(RETRY_MS, () => this.#task.request());
   }
 
   /** Everything is to be looked at: what is there, and what was. */

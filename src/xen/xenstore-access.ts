@@ -142,7 +142,7 @@ export function isErrno(error: unknown, errnoName: string): error is SysError {
 }
 
 /** The value, or undefined when there is no such node. */
-export async function orUndefined<T>(promise: Promise<T>): Promise<T | undefined> {
+async function orUndefined<T>(promise: Promise<T>): Promise<T | undefined> {
   try {
     return await promise;
   } catch (error) {

@@ -7,7 +7,7 @@ import { XS_TRANSACTION_END, XS_TRANSACTION_START, XS_UNWATCH, XS_WATCH } from '
 import { SysError } from '../runtime/errors.ts';
 import { type Runtime, sleep } from '../runtime/runtime.ts';
 import type { ByteChannel, Xenstore, XenstoreAccess, XenstoreWatch } from './xenstore.ts';
-import { assertPath, isErrno, orUndefined, RequestAccess } from './xenstore-access.ts';
+import { assertPath, isErrno, RequestAccess } from './xenstore-access.ts';
 import { XenstoreRequests } from './xenstore-requests.ts';
 import { ClientWatches } from './xenstore-watches.ts';
 import { decodeString, type PayloadPart } from './xenstore-wire.ts';
@@ -66,7 +66,13 @@ export class XenstoreClient extends RequestAccess implements Xenstore, AsyncDisp
     }
     const unwatch = async () => {
       if (!this.#watches.remove(token)) return;
-      await orUndefined(this.#request(XS_UNWATCH, `unwatching ${path}`, names));
+      try {
+        await this.#request(XS_UNWATCH, `unwatching ${path}`, names);
+      } catch (error) {
+        // What xenstored keeps of it is heard by nobody, and goes with the connection.
+        if (!(error instanceof SysError)) throw error;
+        this.#runtime.log.debug({ path, reason: error.message }, 'a watch is not taken out');
+      }
     };
     return { path, [Symbol.asyncDispose]: unwatch };
   }

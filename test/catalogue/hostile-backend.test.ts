@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { KEYBOARD_NODES, type RawBackend, type SeenRequest } from '../../sim/guests/raw-backend.ts';
 import {
   XENDISPL_OP_DBUF_CREATE,
   XENDISPL_OP_DBUF_DESTROY,
@@ -16,13 +17,7 @@ import { ProtocolViolation, SysError } from '../../src/runtime/errors.ts';
 import { GrantMapError } from '../../src/xen/domain.ts';
 import { gref } from '../../src/xen/ids.ts';
 import { fillPageDirectory } from '../../src/xen/page-directory.ts';
-import {
-  BackendWorld,
-  DisplayVictim,
-  KEYBOARD_NODES,
-  RawBackend,
-  type SeenRequest,
-} from './raw-backend.ts';
+import { BackendWorld, DisplayVictim } from './backend-world.ts';
 
 const SHAPE = { width: 64, height: 48, format: XRGB8888 };
 const STATES = ['0', '1', '2', '3', '4', '5', '6', '7', '8'];
@@ -311,7 +306,7 @@ test('a backend whose directory is removed while a request waits', async () => {
 /** Our keyboard frontend under a hostile backend; what its program is told comes as lines. */
 async function keyboard(nodes: Readonly<Record<string, string>> = {}) {
   const world = await BackendWorld.open({ keyboard: true });
-  const backend = new RawBackend(world, { type: 'vinput', kind: 'vkbd' });
+  const backend = world.backend({ backendType: 'vinput', frontendType: 'vkbd' });
   for (const [key, value] of Object.entries(nodes)) await backend.node(key, value);
   const told: string[] = [];
   let failure: Error | undefined;

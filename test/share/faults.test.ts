@@ -149,3 +149,34 @@ test('listening fails at each of its calls, and leaves nothing', () =>
     );
     assert(failures >= 2, `it failed ${failures} times`);
   }));
+
+test('offers that could not be looked at are looked at a moment later, whichever request xenstored refused', () =>
+  sharing(async (world) => {
+    const { alice, bob, run, until } = world;
+    const exporter = world.exporter(alice);
+    const to = bob.domain.domid;
+    for (const refused of ['directory', 'read'] as const) {
+      const share = await run(exporter.share({ to, memory: { byteLength: 64 } }));
+      let left = 1;
+      const store = new Proxy(bob.domain.store, {
+        get: (object, name) => {
+          const value = Reflect.get(object, name, object) as unknown;
+          if (typeof value !== 'function') return value;
+          const call = value.bind(object) as (...args: unknown[]) => unknown;
+          return async (...args: unknown[]) => {
+            if (name === refused && String(args[0]).includes('/offers/') && left-- > 0) {
+              throw new SysError({ call: 'XS', errnoName: 'ENOMEM', context: 'of a test' });
+            }
+            return call(...args);
+          };
+        },
+      });
+      const domain = { ...failing(bob.domain, new Fault()), store };
+      const importer = await run(Importer.open(accepting(world, domain)));
+      assert.equal(importer.offers.length, 0, 'the first look failed');
+      await until(() => importer.offers.length === 1, 'the offer is seen');
+      assert.equal(importer.offers[0]!.id, share.id);
+      await run(importer.close());
+      await run(share.withdraw());
+    }
+  }));

@@ -148,6 +148,26 @@ test('a flood of watch events is merged and bounded, and the watched path stands
   assert.equal(heard.at(-1), '/w/999');
 });
 
+test('a watch that xenstored does not take out is heard no more, and nobody has to do anything about it (seed 10)', async () => {
+  const { client, far, requests, idle, reply } = scripted(8);
+  const heard: string[] = [];
+  const watching = client.watch('/w', (path) => heard.push(path));
+  await idle();
+  reply(requests[0]!, 'OK\0');
+  await idle();
+  const watch = await watching;
+  const token = decodeStrings(requests[0]!.payload)[1]!;
+  const disposed = watch[Symbol.asyncDispose]();
+  await idle();
+  reply(requests[1]!, 'ENOMEM\0', XS_ERROR);
+  await idle();
+  await disposed;
+  const head = { type: XS_WATCH_EVENT, requestId: 0, transactionId: 0 };
+  far.send(encodeMessage(head, `/w\0${token}\0`));
+  await idle();
+  assert.deepEqual(heard, []);
+});
+
 test('at most 16 requests are with the server at a time, the rest follow in order', async () => {
   const { client, requests, idle, reply } = scripted(7);
   const values = Array.from({ length: 50 }, (_, i) => client.read(`/${i}`));

@@ -97,10 +97,11 @@ export class BackendBus implements AsyncDisposable {
 
   async #scanAll(): Promise<void> {
     const { store } = this.#options.domain;
+    const found: (readonly [domid: string, devid: string])[] = [];
     try {
       for (const domid of (await store.directory(this.#root)) ?? []) {
         for (const devid of (await store.directory(`${this.#root}/${domid}`)) ?? []) {
-          this.#device(domid, devid);
+          found.push([domid, devid]);
         }
       }
     } catch (error) {
@@ -108,6 +109,8 @@ export class BackendBus implements AsyncDisposable {
       this.#scanRetry?.cancel();
       this.#scanRetry = this.#options.runtime.after(SCAN_RETRY_MS, () => this.#scan.request());
     }
+    // Not before: one that is being forgotten while we list would be taken for the one that is there.
+    for (const [domid, devid] of found) this.#device(domid, devid);
     this.#kickAll();
   }
 
@@ -135,10 +138,10 @@ export class BackendBus implements AsyncDisposable {
       guests,
       address: { backendDomid: domain.domid, type: driver.type, domid, devid },
       log: this.#log.child({ domid, devid }),
-      onGone: () => {
+      onGone: (again) => {
         this.#devices.delete(name);
-        // It may have been made again before it was forgotten.
-        this.#scan.request();
+        // Unless something was written meanwhile, what there is of it is no device: a toolstack's half-written directory.
+        if (again) this.#device(`${domid}`, `${devid}`)?.kick();
       },
     });
     this.#devices.set(name, device);

@@ -48,11 +48,17 @@ export interface HeldBuffer {
   readonly gone: Promise<void>;
 }
 
+/** Our domain, as far as backends act for a guest: they map, lend and bind, and look at what the guest wrote. */
+export interface ChargedDomain extends Pick<Domain, 'domid' | 'grants' | 'foreign' | 'memory'> {
+  readonly events: Pick<Domain['events'], 'bindInterdomain'>;
+  readonly store: Pick<Domain['store'], 'read' | 'watch'>;
+}
+
 /** One guest, as its devices' backends see it. */
 export interface GuestContext {
   readonly domid: DomId;
   /** What we hold through it is charged to this guest. */
-  readonly domain: Domain;
+  readonly domain: ChargedDomain;
   /** Closes when the guest is gone; devices live in scopes inside. */
   readonly scope: Scope;
   readonly log: Logger;

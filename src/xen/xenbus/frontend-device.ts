@@ -79,7 +79,7 @@ export interface FrontendDeviceOptions {
   readonly devid: number;
 }
 
-export class FrontendDevice implements AsyncDisposable {
+export class FrontendDevice {
   readonly domain: Domain;
   readonly backendDomid: DomId;
   readonly path: string;
@@ -143,10 +143,6 @@ export class FrontendDevice implements AsyncDisposable {
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 
   async #close(): Promise<void> {

@@ -74,9 +74,7 @@ export class PacedWatch implements AsyncDisposable {
     const { signal } = this.#closing;
     const watch = this.#watch;
     this.#watch = undefined;
-    const takeOut = async () => watch?.[Symbol.asyncDispose]();
-    // When xenstored refuses, it is out of our own list all the same, and there is nothing left to ask.
-    if (!(await this.#guarded(takeOut))) await takeOut();
+    await watch?.[Symbol.asyncDispose]();
     await Promise.all([rest, this.#sleep(DEAF_MIN_MS)]);
     while (!signal.aborted && !(await this.#guarded(() => this.#set()))) {
       await this.#sleep(RETRY_MS);

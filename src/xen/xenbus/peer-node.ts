@@ -8,7 +8,7 @@ import { isErrno } from '../xenstore-access.ts';
  * parent either EACCES for a node that is missing, so for a peer's directory that is the same.
  */
 export async function readPeerNode(
-  store: XenstoreAccess,
+  store: Pick<XenstoreAccess, 'read'>,
   path: string,
 ): Promise<string | undefined> {
   return orAbsent(store.read(path));
@@ -16,7 +16,7 @@ export async function readPeerNode(
 
 /** The names in a directory, or undefined when it is not there. */
 export async function listPeerNodes(
-  store: XenstoreAccess,
+  store: Pick<XenstoreAccess, 'directory'>,
   path: string,
 ): Promise<string[] | undefined> {
   return orAbsent(store.directory(path));

@@ -12,6 +12,11 @@ export class SerialTask {
     this.#body = body;
   }
 
+  /** Whether it was asked for after its last run began. */
+  get wanted(): boolean {
+    return this.#wanted;
+  }
+
   /** Runs the body soon, after the caller's own turn; merged with a request that is waiting. */
   request(): void {
     this.#wanted = true;

@@ -14,6 +14,7 @@ import {
   XenbusStateInitialised,
   XenbusStateInitialising,
   XenbusStateInitWait,
+  XenbusStateUnknown,
   xenbusStateName,
 } from '../../abi/xenbus.ts';
 import { messageOf, ProtocolViolation, SysError } from '../../runtime/errors.ts';
@@ -58,8 +59,8 @@ export interface ServedDeviceOptions {
   readonly guests: Guests;
   readonly address: DeviceAddress;
   readonly log: Logger;
-  /** The toolstack has removed the device and nothing of it is left. */
-  readonly onGone: () => void;
+  /** There is no such device (any more), and nothing of it is left; `again` when it may be there again by now. */
+  readonly onGone: (again: boolean) => void;
 }
 
 /** What a guest is to blame for, as a reason to count; undefined when it is not. */
@@ -81,7 +82,8 @@ export class ServedDevice {
   /** Whether this device has shown InitWait in its present attachment. */
   #invited = false;
   #shown: XenbusState | undefined;
-  #frontend: XenbusState | undefined;
+  /** As last read; Unknown before that. */
+  #frontend: XenbusState = XenbusStateUnknown;
   #connectedAtMs: number | undefined;
   #restarts = 0;
   #failuresInARow = 0;
@@ -102,7 +104,7 @@ export class ServedDevice {
       ...this.#options.address,
       restarts: this.#restarts,
       backendState: xenbusStateName(this.#shown ?? 0),
-      frontendState: xenbusStateName(this.#frontend ?? 0),
+      frontendState: xenbusStateName(this.#frontend),
       ...(error ? { lastError: messageOf(error) } : {}),
     };
   }
@@ -167,10 +169,10 @@ export class ServedDevice {
   }
 
   /** Does what the frontend's state asks for. */
-  async #fulfil(attachment: Attachment, before: XenbusState | undefined): Promise<void> {
+  async #fulfil(attachment: Attachment, before: XenbusState): Promise<void> {
     const { connected } = attachment;
     const resumable = this.#options.driver.resumable ?? false;
-    const wish = wishOf(this.#frontend ?? 0, { connected, resumable });
+    const wish = wishOf(this.#frontend, { connected, resumable });
     if (wish === 'serve' && connected) return;
     const pausing = this.#options.runtime.nowMs() < this.#retryAtMs;
     if (wish === 'rest' || pausing) return this.#rest();
@@ -189,7 +191,7 @@ export class ServedDevice {
 
   async #connect(attachment: Attachment): Promise<void> {
     try {
-      await attachment.connect(this.#frontend ?? 0);
+      await attachment.connect(this.#frontend);
     } catch (error) {
       if (!(error instanceof FrontendMovedOn)) throw error;
       await attachment.disconnect();
@@ -205,7 +207,7 @@ export class ServedDevice {
    * Whether the frontend has begun a new life that we have not seen the beginning of: it went back to
    * Initialised (resume from suspend), or it published other references or ports.
    */
-  async #restarted(attachment: Attachment, before: XenbusState | undefined): Promise<boolean> {
+  async #restarted(attachment: Attachment, before: XenbusState): Promise<boolean> {
     if (before === XenbusStateConnected && this.#frontend === XenbusStateInitialised) return true;
     return attachment.publishedAnew();
   }
@@ -270,13 +272,13 @@ export class ServedDevice {
     if (this.#lastError) await this.#nodes.removeError();
     this.#retryTimer?.cancel();
     void this.#task.stop();
-    this.#options.onGone();
+    this.#options.onGone(this.#task.wanted);
   }
 
   async #leave(): Promise<void> {
     const attachment = this.#attachment;
     this.#attachment = undefined;
-    this.#frontend = undefined;
+    this.#frontend = XenbusStateUnknown;
     this.#announced = false;
     this.#invited = false;
     await attachment?.leave();

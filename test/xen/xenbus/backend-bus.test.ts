@@ -431,6 +431,44 @@ test('names in the backend’s directory that are no devices are left alone', as
   await world.run(bus.close());
 });
 
+test('a directory that a toolstack has half written is looked at once, and served when it is whole (seed 14)', async () => {
+  const driver = new PageBackend();
+  const { world, bus, device } = await host(driver);
+  const { backend, frontend } = devicePaths({ ...device, devid: 7 });
+  const { store } = world.dom0;
+  // A daemon that looked again and again would never let the world come to rest.
+  await world.run(store.write(`${backend}/frontend`, frontend));
+  await world.run(store.write(`/local/domain/0/backend/vpage/999/0/frontend`, '/nowhere'));
+  await world.idle();
+  assert.equal(bus.devices.length, 1);
+  await world.run(store.write(`${frontend}/state`, '1'));
+  await world.run(store.write(`${backend}/state`, '1'));
+  await world.idle();
+  assert.equal(await world.run(store.read(`${backend}/state`)), '2');
+  await world.run(bus.close());
+});
+
+test('a device that is given again while the old one is forgotten is not overlooked, at whichever step', async () => {
+  for (let steps = 0; steps < 40; steps++) {
+    const { world, bus, guest, device } = await host(new PageBackend());
+    const front = new DrmFront(world.runtime, guest, device);
+    await world.run(front.probe());
+    await world.until(() => front.served && front.state === 4, 'it is served');
+    const { backend, frontend } = devicePaths(device);
+    const { store } = world.dom0;
+    const removed = store.remove(backend);
+    for (let step = 0; step < steps; step++) await world.runtime.step();
+    const given = [
+      store.write(`${backend}/frontend`, frontend),
+      store.write(`${backend}/state`, '1'),
+    ];
+    await world.run(Promise.all([removed, ...given]));
+    await world.idle();
+    assert.notEqual(await world.backendState(device), '1', `given again after ${steps} steps`);
+    await world.run(bus.close());
+  }
+});
+
 test('a frontend path outside of the guest’s own home is refused', async () => {
   const driver = new PageBackend();
   const { world, bus, device } = await host(driver);

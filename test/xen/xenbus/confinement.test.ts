@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sleep } from '../../../src/runtime/runtime.ts';
 import type { Scope } from '../../../src/runtime/scope.ts';
+import type { Domain } from '../../../src/xen/domain.ts';
 import { BackendBus } from '../../../src/xen/xenbus/backend-bus.ts';
 import type { BackendDevice } from '../../../src/xen/xenbus/driver.ts';
 import { addDevice } from '../../../src/xen/xenbus/toolstack.ts';
@@ -13,8 +14,8 @@ import { World } from './world.ts';
 
 class Defect extends TypeError {}
 
-/** How the driver fails once, in its first connection of the device that is to suffer. */
-type Fault = (parts: { device: BackendDevice; scope: Scope }) => unknown;
+/** How the driver fails once, in its first connection of the device that is to suffer; `domain` is its own. */
+type Fault = (parts: { device: BackendDevice; scope: Scope; domain: Domain }) => unknown;
 
 const fail = (): never => {
   throw new Defect('a defect of ours');
@@ -43,26 +44,25 @@ const FAULTS: Readonly<Record<string, Fault>> = {
 
 /** A channel to ourselves, whose event is handled by `handler`. */
 async function handled(
-  { device, scope }: Parameters<Fault>[0],
+  { device, scope, domain }: Parameters<Fault>[0],
   handler: () => void | Promise<void>,
 ) {
   const { events, domid } = device.guest.domain;
-  const offered = scope.own(await events.allocUnbound({ remote: domid, handler }));
-  const bound = await events.bindInterdomain({
-    remote: domid,
-    remotePort: offered.port,
-    handler: () => {},
-  });
-  scope.own(bound);
-  device.runtime.after(1, () => bound.notify());
+  const request = { remote: domid, handler: () => {} };
+  const offered = scope.own(await domain.events.allocUnbound(request));
+  const { port: remotePort } = offered;
+  scope.own(await events.bindInterdomain({ remote: domid, remotePort, handler }));
+  device.runtime.after(1, () => offered.notify());
 }
 
 class FaultyBackend extends PageBackend {
   readonly #victim: number;
+  readonly #domain: Domain;
   #fault: Fault | undefined;
 
-  constructor(victim: number, fault: Fault) {
+  constructor(victim: number, { fault, domain }: { fault: Fault; domain: Domain }) {
     super();
+    this.#domain = domain;
     this.#victim = victim;
     this.#fault = fault;
   }
@@ -72,7 +72,7 @@ class FaultyBackend extends PageBackend {
     if (device.guest.domid !== this.#victim) return;
     const fault = this.#fault;
     this.#fault = undefined;
-    await fault?.({ device, scope });
+    await fault?.({ device, scope, domain: this.#domain });
   }
 }
 
@@ -81,7 +81,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     const world = new World(1);
     const { runtime, dom0: domain } = world;
     const [victim, other] = [await world.run(world.guest()), await world.run(world.guest())];
-    const driver = new FaultyBackend(victim.domid, fault);
+    const driver = new FaultyBackend(victim.domid, { fault, domain });
     const guests = world.guests();
     const bus = await world.run(BackendBus.open({ runtime, domain, driver, guests }));
     const fronts: DrmFront[] = [];
