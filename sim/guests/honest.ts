@@ -190,7 +190,12 @@ export class HonestGuest implements GuestLife {
     const { first, count } = keyCodes(domid);
     // A finger that stands for the pointer is everybody's.
     const own = (code >= first && code < first + count) || code === BTN_LEFT;
-    this.#world.findings.hold(own, 'input-of-another', () => `domain ${domid} got key ${code}`);
+    // A backend that takes up a keyboard releases all that the one before it may have left down.
+    this.#world.findings.hold(
+      own || !pressed,
+      'input-of-another',
+      () => `domain ${domid} got key ${code}`,
+    );
     if (pressed) this.#pressed.add(code);
     else this.#pressed.delete(code);
   }
