@@ -27,7 +27,7 @@ import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { DRIVEN_TYPES } from './backend-acts.ts';
-import type { GuestLife } from './life.ts';
+import { LifeWithoutClaim } from './life.ts';
 
 /** Time for which it has its devices, and between them, in milliseconds. */
 const USED_MS = [100, 6000] as const;
@@ -60,13 +60,7 @@ const NONSENSE: readonly DeviceExtra[] = [
   { backend: { 'feature-abs-pointer': '1', width: '4294967296', height: '1' } },
 ];
 
-export class DrivenGuest implements GuestLife {
-  readonly honest = false;
-  readonly frames = 0;
-  /** Those that its backend leaves down are no concern of the daemon's. */
-  readonly keysDown = 0;
-  readonly sharer = undefined;
-  readonly guest: Guest;
+export class DrivenGuest extends LifeWithoutClaim {
   readonly #world: Surroundings;
   readonly #program: Program;
   readonly #random: Random;
@@ -75,8 +69,8 @@ export class DrivenGuest implements GuestLife {
   readonly #pressed = new Set<number>();
 
   constructor(world: Surroundings, guest: Guest) {
+    super(guest);
     this.#world = world;
-    this.guest = guest;
     const { runtime, seed, faults, trace } = world;
     this.#random = streamOf(seed, `driven ${guest.domid}`);
     const random = streamOf(seed, `program ${guest.domid}`);
@@ -96,10 +90,6 @@ export class DrivenGuest implements GuestLife {
 
   start(): void {
     for (const type of DRIVEN_TYPES) this.#inBackground(this.#live(type));
-  }
-
-  async shutDown(): Promise<void> {
-    await this.guest.destroy();
   }
 
   end(): void {

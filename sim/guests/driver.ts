@@ -9,21 +9,16 @@ import { Program } from '../program.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { actOn } from './act-loop.ts';
 import { BACKEND_ACTS, type BackendHands } from './backend-acts.ts';
-import type { GuestLife } from './life.ts';
+import { LifeWithoutClaim } from './life.ts';
 
-export class DriverDomain implements GuestLife {
-  readonly honest = false;
-  readonly frames = 0;
-  readonly keysDown = 0;
-  readonly sharer = undefined;
-  readonly guest: Guest;
+export class DriverDomain extends LifeWithoutClaim {
   readonly #world: Surroundings;
   readonly #program: Program;
   readonly #domain: GuestDomain;
 
   constructor(world: Surroundings, guest: Guest) {
+    super(guest);
     this.#world = world;
-    this.guest = guest;
     const { runtime, seed } = world;
     const random = streamOf(seed, `program ${guest.domid}`);
     // What it says of its own troubles is no news.
@@ -38,11 +33,6 @@ export class DriverDomain implements GuestLife {
     const { random } = hands;
     const [world, program, acts] = [this.#world, this.#program, BACKEND_ACTS];
     actOn({ world, domid, program, random, acts, hands }).catch(() => {});
-  }
-
-  /** It does as it is told, if it feels like it; then somebody destroys it. */
-  async shutDown(): Promise<void> {
-    await this.guest.destroy();
   }
 
   end(): void {

@@ -13,7 +13,7 @@ import { Program } from '../program.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { type Acts, actOn } from './act-loop.ts';
 import { ACTS, type Hands } from './acts.ts';
-import type { GuestLife } from './life.ts';
+import { LifeWithoutClaim } from './life.ts';
 import { RawFrontend, type RawWorld } from './raw-frontend.ts';
 import { RequestGenerator } from './requests.ts';
 import { SHARE_ACTS, type ShareHands } from './share-acts.ts';
@@ -29,12 +29,7 @@ export interface HostileGuestParts {
   readonly shares: boolean;
 }
 
-export class HostileGuest implements GuestLife {
-  readonly honest = false;
-  readonly frames = 0;
-  readonly keysDown = 0;
-  readonly sharer = undefined;
-  readonly guest: Guest;
+export class HostileGuest extends LifeWithoutClaim {
   readonly #world: Surroundings;
   readonly #random: Random;
   readonly #program: Program;
@@ -44,9 +39,9 @@ export class HostileGuest implements GuestLife {
   readonly #shares: boolean;
 
   constructor(world: Surroundings, { guest, connectors, keyboards, shares }: HostileGuestParts) {
+    super(guest);
     this.#shares = shares;
     this.#world = world;
-    this.guest = guest;
     const { runtime, seed } = world;
     this.#random = streamOf(seed, `hostile ${guest.domid}`);
     const random = streamOf(seed, `program ${guest.domid}`);
@@ -67,11 +62,6 @@ export class HostileGuest implements GuestLife {
     }
     this.#raw.start().catch(() => {});
     this.#run().catch(() => {});
-  }
-
-  /** It does as it is told, if it feels like it; then somebody destroys it. */
-  async shutDown(): Promise<void> {
-    await this.guest.destroy();
   }
 
   end(): void {

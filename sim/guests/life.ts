@@ -19,3 +19,24 @@ export interface GuestLife {
   /** Its domain is over, and so is every program in it. */
   end(): void;
 }
+
+/** One that breaks rules, or whose backend does: nobody owes it frames, and nobody counts its keys. */
+export abstract class LifeWithoutClaim implements GuestLife {
+  readonly honest = false;
+  readonly frames = 0;
+  readonly keysDown = 0;
+  readonly sharer = undefined;
+  readonly guest: Guest;
+
+  constructor(guest: Guest) {
+    this.guest = guest;
+  }
+
+  abstract start(): void;
+  abstract end(): void;
+
+  /** It does as it is told, if it feels like it; then somebody destroys it. */
+  async shutDown(): Promise<void> {
+    await this.guest.destroy();
+  }
+}

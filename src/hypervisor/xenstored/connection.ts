@@ -6,7 +6,7 @@
 // its share waits; whatever it sends, even when it finds a bug of ours,
 // costs at most its own connection.
 
-import { XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WATCH_EVENT } from '../../abi/xs-wire.ts';
+import { sockmsg, XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WATCH_EVENT } from '../../abi/xs-wire.ts';
 import { ProtocolViolation } from '../../runtime/errors.ts';
 import { RateLimit } from '../../runtime/rate-limit.ts';
 import type { Runtime, Timer } from '../../runtime/runtime.ts';
@@ -105,7 +105,7 @@ export class Connection implements Watcher {
     const payload = `${path}\0${token}\0`;
     if (this.#closed || payload.length > XENSTORE_PAYLOAD_MAX || this.#events.has(payload)) return;
     this.#events.add(payload);
-    this.#eventBytes += payload.length;
+    this.#eventBytes += eventBytes(payload);
     this.#sendEvents();
     if (this.#eventBytes > MAX_EVENT_BYTES) {
       const detail = `more than ${MAX_EVENT_BYTES} bytes of watch events wait`;
@@ -193,7 +193,7 @@ export class Connection implements Watcher {
     for (const payload of this.#events) {
       if (this.#closed || this.#channel.pendingBytes >= MAX_UNTAKEN_BYTES) return;
       this.#events.delete(payload);
-      this.#eventBytes -= payload.length;
+      this.#eventBytes -= eventBytes(payload);
       this.#channel.send(encodeMessage(EVENT_HEAD, payload));
     }
   }
@@ -207,4 +207,9 @@ export class Connection implements Watcher {
     this.transactions.clear();
     this.#options.onClosed(this, reason);
   }
+}
+
+/** What a watch event takes on the wire. */
+function eventBytes(payload: string): number {
+  return sockmsg.size + payload.length;
 }
