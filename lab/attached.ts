@@ -2,7 +2,6 @@
 // environment variable names, for a machine of the mode that their folder is called by.
 import { basename } from 'node:path';
 import { type Runtime, systemRuntime } from '../src/runtime/runtime.ts';
-import { stopDaemonIfRunning } from './daemon.ts';
 import { Dom0 } from './dom0.ts';
 import { REMOVE_GUEST_LOGS } from './evidence.ts';
 import { listDomains } from './guest.ts';
@@ -16,12 +15,12 @@ export interface AttachedMachine {
   readonly dom0: Dom0;
   readonly daemonPort: number;
   readonly runtime: Runtime;
-  /** Ends the daemon, the programs and every guest that an earlier scenario left, so that the next one starts fresh. */
+  /** Ends the processes, the programs and every guest that an earlier scenario left, so that the next one starts fresh. */
   reset(): Promise<void>;
 }
 
 async function reset(dom0: Dom0): Promise<void> {
-  await stopDaemonIfRunning(dom0);
+  await dom0.killAll();
   await dom0.shell(END_ALL_PROGRAMS);
   for (const { domid } of await listDomains(dom0)) {
     if (domid !== 0) await dom0.run(['xl', 'destroy', `${domid}`]);

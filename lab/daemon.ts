@@ -16,13 +16,6 @@ const REQUEST_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 250;
 
-/** Ends a daemon that somebody else started and left. */
-export async function stopDaemonIfRunning(dom0: Dom0): Promise<void> {
-  if ((await dom0.processState(PROCESS_NAME))?.running) {
-    await dom0.stop(PROCESS_NAME, { signal: 'SIGKILL', timeoutMs: STOP_TIMEOUT_MS });
-  }
-}
-
 interface DaemonParts {
   /** Of this machine's loopback. */
   readonly port: number;

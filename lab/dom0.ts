@@ -114,6 +114,11 @@ export class Dom0 {
     return this.#json({ method: 'DELETE', path, timeoutMs: timeoutMs + ANSWER_GRACE_MS });
   }
 
+  /** Kills every process that was left running, and waits for their ends. */
+  async killAll(): Promise<void> {
+    await this.#ask({ method: 'DELETE', path: '/processes', timeoutMs: RUN_TIMEOUT_MS });
+  }
+
   /** What a process left running has said so far. */
   async log(name: string): Promise<string> {
     return (await this.readFile(`/var/log/${name}.log`)).toString('utf8');

@@ -1,9 +1,11 @@
-// Guests that QEMU has lost: its emulation of AMD's virtualisation does two things that no processor does, and each leaves
-// a trace that nothing else does. Whatever else a guest dies of is its own fault, or ours.
+// Guests that QEMU has lost: its emulation of AMD's virtualisation does things that no processor does, and they leave
+// traces that nothing else does. Whatever else a guest dies of is its own fault, or ours.
 //
-// - Astray: the state of Xen itself gets into the place of a guest's. When the guest goes on, it is at Xen's next
-//   instruction (the one behind VMRUN) with Xen's code segment, stack and page tables, has none of that memory, and ends by
-//   a triple fault. Xen's log has its registers.
+// - Faulted thrice: the guest ends by a triple fault. Linux has a handler for every exception, with a stack of its own for
+//   those that need one: it gets there only when the processor's tables or registers are not what it made them. Nobody is
+//   ever granted a page of these, so neither a backend nor a mistake of ours can do that. Seen were the state of Xen
+//   itself in the guest's place (it went on at the instruction behind VMRUN, with Xen's segments, stack and page tables),
+//   and a kernel in perfect order at an instruction that touches no memory, behind an RDTSC which Xen emulates.
 // - Interrupted twice: an interrupt that Xen injects is delivered, and at some later moment (QEMU leaves its number in
 //   `exception_index`) once more, though the guest has interrupts off by then. Its kernel panics; the trace on
 //   its console has the frame of Xen's callback on top of a place with IF clear.
@@ -16,30 +18,29 @@ export interface LostGuest {
 
 const XEN_LINE = '(XEN) ';
 const TRIPLE_FAULT = /^d(\d+)v(\d+) Triple fault/;
-/** Xen's code segment, and an address in the gigabyte where Xen's image is. */
-const XEN_ADDRESS = /^RIP: +e008:\[<(ffff82d0[4-7][0-9a-f]{7})>\]/;
+const PLACE = /^RIP: +([0-9a-f]{4}:\[<[0-9a-f]{16}>\])/;
 /** Xen's dump of a processor follows at once: a title, a rule, the processor, RIP, the context. */
 const DUMP_LINES = 5;
 
-/** The dump behind a triple fault, if it is one of a guest at an address of Xen's. */
-function strayedAt(lines: readonly string[], fault: number): LostGuest | undefined {
+/** The guest whose dump is behind a triple fault. */
+function faultedAt(lines: readonly string[], fault: number): LostGuest | undefined {
   const [, domid, vcpu] = TRIPLE_FAULT.exec(lines[fault]!) ?? [];
   if (domid === undefined) return undefined;
   const dump = lines.slice(fault + 1, fault + 1 + DUMP_LINES);
   const ofGuest = dump.some((line) => line.includes(`CONTEXT: hvm guest (d${domid}v${vcpu})`));
-  const [, address] = dump.map((line) => XEN_ADDRESS.exec(line)).find((found) => found) ?? [];
-  if (!ofGuest || address === undefined) return undefined;
-  return { guest: `domain ${domid}`, how: `went on at Xen's ${address}` };
+  const [, place] = dump.map((line) => PLACE.exec(line)).find((found) => found) ?? [];
+  if (!ofGuest || place === undefined) return undefined;
+  return { guest: `domain ${domid}`, how: `ended by a triple fault at ${place}` };
 }
 
-/** Those that went astray, of a serial log or a part of one, in their order. */
-export function strayedGuests(serial: string): LostGuest[] {
+/** Those that ended by a triple fault, of a serial log or a part of one, in their order. */
+export function faultedGuests(serial: string): LostGuest[] {
   // Dom0's console shares the line: what it says stands between Xen's lines, and in front of them.
   const lines = serial
     .split('\n')
     .filter((line) => line.includes(XEN_LINE))
     .map((line) => line.slice(line.indexOf(XEN_LINE) + XEN_LINE.length));
-  return lines.flatMap((_, index) => strayedAt(lines, index) ?? []);
+  return lines.flatMap((_, index) => faultedAt(lines, index) ?? []);
 }
 
 /** The frame of the callback's entry, from which its handler was called, and the place that it interrupted. */

@@ -1,6 +1,6 @@
 // Which machine's log has what of which scenario: a scenario that asks for a machine begins there, and lasts until the
 // next one does. So what happened to a machine belongs to the scenario that ran then, and to no other.
-import { type LostGuest, strayedGuests } from './lost-guests.ts';
+import { faultedGuests, type LostGuest } from './lost-guests.ts';
 import { serialText } from './serial-log.ts';
 
 interface Run {
@@ -33,7 +33,7 @@ export class ScenarioRuns {
     if (run === undefined) return [];
     const next = this.#runs[index + 1];
     const end = next?.serialLog === run.serialLog ? next.offset : undefined;
-    return [...strayedGuests(serialText(run.serialLog).slice(run.offset, end)), ...run.lost];
+    return [...faultedGuests(serialText(run.serialLog).slice(run.offset, end)), ...run.lost];
   }
 
   #latest(scenario: string): number {

@@ -57,6 +57,7 @@ const routes: readonly [method: string, path: RegExp, route: Route][] = [
   ['GET', /^\/health$/, async () => undefined],
   ['POST', /^\/run$/, (_url, body) => run(json(body))],
   ['POST', /^\/processes$/, (_url, body) => processes.start(json(body))],
+  ['DELETE', /^\/processes$/, () => processes.killAll().then(() => undefined)],
   ['GET', /^\/processes\/[^/]+$/, async (url) => processes.state(lastSegment(url))],
   [
     'DELETE',

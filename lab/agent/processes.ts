@@ -8,6 +8,9 @@ import type { ProcessState, RunRequest, RunResult, StartRequest } from './protoc
 /** Output of a command beyond this is cut off, in bytes. */
 const OUTPUT_LIMIT_BYTES = 64 << 20;
 
+/** A killed process that holds much memory of guests takes its time. */
+const KILL_TIMEOUT_MS = 30_000;
+
 function collect(stream: NodeJS.ReadableStream): () => string {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -100,5 +103,13 @@ export class Processes {
       limit.cancel();
     }
     return stateOf(child);
+  }
+
+  /** Kills all that run, and waits for their ends. */
+  async killAll(): Promise<void> {
+    const ends = [...this.#children.keys()].map((name) =>
+      this.stop(name, { signal: 'SIGKILL', timeoutMs: KILL_TIMEOUT_MS }),
+    );
+    await Promise.all(ends);
   }
 }

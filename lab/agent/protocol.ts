@@ -4,6 +4,7 @@
 //   GET    /health                     → 204 once the agent runs
 //   POST   /run                        RunRequest → RunResult
 //   POST   /processes                  StartRequest → ProcessState
+//   DELETE /processes                  → 204 after all of them have been killed
 //   GET    /processes/NAME             → ProcessState, or null
 //   DELETE /processes/NAME?signal=&timeoutMs=  → ProcessState, after the process has ended
 //   GET    /files?path=                → the bytes
