@@ -89,6 +89,7 @@ export class RawExporter {
     words[0] = directory.refs[1]!;
     words.set(raw.refs?.(data.refs) ?? data.refs, 1024);
     const control = await share(1, true);
+    shareControl.fields.id.set(viewOf(control), 0, Buffer.from(id, 'hex'));
     const offer = await share(2, false);
     let onEvent = () => {};
     const channel = await run(domain.events.allocUnbound({ remote: to, handler: () => onEvent() }));

@@ -84,7 +84,8 @@ export const shareControl = struct(
     turned_away: [12, u32, 'importers that found the share in use'],
     exporter_waits: [16, u32, '1: the exporter wants an event when a slot becomes free'],
     importer_waits: [20, u32, '1: the importer wants an event when a slot becomes ready'],
-    reserved_2: [24, reserved(u8, 40), 'zero'],
+    id: [24, bytes(16), 'of the share'],
+    reserved_2: [40, reserved(u8, 24), 'zero'],
   },
 );
 

@@ -62,8 +62,7 @@ export async function attach(options: AttachOptions, onEvent: () => void): Promi
     });
     const channel = await bind(options, offer, handler);
     steps.unshift(closeStep(channel));
-    const farewell = { byte: IMPORTER_LIVE_BYTE, channel };
-    const page = await mapOfExporter(options, [offered.offer.controlRef], true, farewell);
+    const page = await mapControl(options, channel);
     steps.unshift(unmapStep(page));
     const control = new ControlPage(page.bytes);
     await introduce({ offer, control, channel, condition, offered, signal: options.signal });
@@ -87,6 +86,25 @@ async function bind(
   } catch (error) {
     throw await whyNotBound(options, offer, error);
   }
+}
+
+/**
+ * Maps the control page, which is told that we are gone when it is unmapped. Whatever an exporter has taken back, its
+ * domain may have granted us anew as something else, where that word would be damage: so the page is looked at
+ * first, and stays mapped until it is mapped for good, as a grant in use cannot become another.
+ * @throws ShareError `exporter-gone`
+ */
+async function mapControl(options: AttachOptions, channel: EventChannel): Promise<ForeignMapping> {
+  const refs = [options.offered.offer.controlRef];
+  await using seen = await mapOfExporter(options, refs, false);
+  checkControl(options, seen);
+  const farewell = { byte: IMPORTER_LIVE_BYTE, channel };
+  return await mapOfExporter(options, refs, true, farewell);
+}
+
+/** @throws ShareError `exporter-gone` */
+function checkControl({ offered }: AttachOptions, { bytes }: ForeignMapping): void {
+  if (!new ControlPage(bytes).isOf(offered.id)) throw exporterGone(offered);
 }
 
 /** Says that we are here. @throws ShareError unless we are accepted, the signal's reason */
@@ -149,6 +167,7 @@ async function whyNotBound(
   }
   if (!offer.exporterLive) return exporterGone(offered);
   await using page = await mapOfExporter(options, [offered.offer.controlRef], true);
+  checkControl(options, page);
   new ControlPage(page.bytes).countTurnedAway();
   return new ShareError('in-use', `the share ${offered.id} is open in another program here`);
 }

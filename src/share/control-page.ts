@@ -13,6 +13,7 @@ import {
   shareControl,
 } from '../abi/share.ts';
 import { ProtocolViolation } from '../runtime/errors.ts';
+import { ID_BYTES, idBytes, idOfBytes, type ShareId } from './share-id.ts';
 
 export type SlotState = typeof SHARE_SLOT_FREE | typeof SHARE_SLOT_READY | typeof SHARE_SLOT_HELD;
 
@@ -40,6 +41,17 @@ export class ControlPage {
   constructor(page: Uint8Array) {
     this.#bytes = page;
     this.#words = new Int32Array(page.buffer, page.byteOffset, PAGE_SIZE / WORD_BYTES);
+  }
+
+  /** Whether it is that of this share; its grant may be of something else by now. */
+  isOf(id: ShareId): boolean {
+    const { offset } = fields.id;
+    return idOfBytes(this.#bytes.subarray(offset, offset + ID_BYTES)) === id;
+  }
+
+  /** Says whose page it is, before anybody is told of it. */
+  name(id: ShareId): void {
+    this.#bytes.set(idBytes(id), fields.id.offset);
   }
 
   get importerLive(): boolean {

@@ -96,6 +96,7 @@ export class ExportedShare {
     this.slotBytes = parts.slots.slotBytes;
     this.#condition = new Condition(runtime);
     this.#control = new ControlPage(parts.control.bytes);
+    this.#control.name(id);
     this.#offer = new OfferWriter(parts.offer.bytes, this.#description());
     this.#metadata = metadata;
     this.#generation = this.#offer.setMetadata(encodeMetadata(metadata));

@@ -6,7 +6,7 @@ import type { Random } from '../runtime/random.ts';
 declare const brand: unique symbol;
 export type ShareId = string & { readonly [brand]: 'ShareId' };
 
-const ID_BYTES = 16;
+export const ID_BYTES = 16;
 const PATTERN = /^[0-9a-f]{32}$/;
 
 export function newShareId(random: Random): ShareId {

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RawExporter, type RawOffer } from '../../sim/guests/raw-ends.ts';
+import { RawExporter, RawImporter, type RawOffer } from '../../sim/guests/raw-ends.ts';
 import { ProtocolViolation } from '../../src/runtime/errors.ts';
 import type { Gref } from '../../src/xen/ids.ts';
 import { shareError, sharing } from './world.ts';
@@ -139,6 +139,27 @@ for (const [what, offer, reason] of OPENED) {
       const before = world.mapped(bob);
       await assert.rejects(run(importer.open(exporter.id as never)), shareError(reason));
       assert.equal(world.mapped(bob), before);
+    }));
+}
+
+for (const taken of [false, true]) {
+  const port = taken ? 'taken' : 'free';
+  test(`a page that is no control page any more is not written to, its port being ${port} (world 2764131249)`, () =>
+    sharing(async (world) => {
+      const { alice, bob, run } = world;
+      const from = { from: alice, to: bob.domain.domid };
+      const importer = await world.importer(bob, alice);
+      const request = { domid: from.to, pages: 1, writable: true };
+      const picture = await run(alice.domain.grants.share(request));
+      picture.bytes.fill(0x1c);
+      const fields = { control_ref: picture.refs[0]! };
+      const exporter = await RawExporter.open(world, { ...from, fields });
+      await world.next(importer);
+      if (taken)
+        await RawImporter.open(world, { of: bob, exporter: alice.domain.domid, id: exporter.id });
+      await assert.rejects(run(importer.open(exporter.id as never)), shareError('exporter-gone'));
+      await world.pause(10);
+      assert(picture.bytes.every((byte) => byte === 0x1c));
     }));
 }
 
