@@ -34,6 +34,12 @@ export interface Tally {
   granted: number;
 }
 
+/** Entries of a grant table that a domain maps, and those that it maps for writing. */
+interface Pinned {
+  readonly all: ReadonlySet<number>;
+  readonly writers: ReadonlySet<number>;
+}
+
 const NOTHING: Readonly<Tally> = { grants: 0, windows: 0, granted: 0 };
 /** Numbers that domains can have, the special ones of Xen included. */
 const DOMIDS = 0x1_0000;
@@ -75,14 +81,15 @@ export class HypervisorOracle implements HypercallObserver {
 
   permitted(by: DomId, { domid, refs, writable }: HypercallRequest<'mapGrants'>): boolean[] {
     const granter = this.#hypervisor?.domain(domid);
-    let pinned: ReadonlySet<number> | undefined;
+    let pinned: Pinned | undefined;
     return Array.from(refs, (ref) => {
       if (!granter || ref >= granter.grants.entries) return false;
       const word = granter.grants.flagsOf(ref);
-      if (writable && (word & GTF_readonly) !== 0) return false;
-      if (permits(word, by)) return true;
+      const overreaches = writable && (word & GTF_readonly) !== 0;
+      if (permits(word, by) && !overreaches) return true;
+      // Of an entry that is in use nobody asks again who may use it, nor whether for writing, once it is.
       pinned ??= this.#pinnedBy(by, domid);
-      return pinned.has(ref);
+      return overreaches ? pinned.writers.has(ref) : pinned.all.has(ref);
     });
   }
 
@@ -118,13 +125,15 @@ export class HypervisorOracle implements HypercallObserver {
     return tally;
   }
 
-  #pinnedBy(by: DomId, granter: DomId): Set<number> {
-    const pinned = new Set<number>();
+  #pinnedBy(by: DomId, granter: DomId): Pinned {
+    const pinned = { all: new Set<number>(), writers: new Set<number>() };
     const mapper = this.#hypervisor?.domain(by);
     for (const { handles = [] } of mapper?.space.windows ?? []) {
       for (const handle of handles) {
         const grant = mapper!.maptrack.get(handle);
-        if (grant?.domid === granter) pinned.add(grant.ref);
+        if (grant?.domid !== granter) continue;
+        pinned.all.add(grant.ref);
+        if (grant.writable) pinned.writers.add(grant.ref);
       }
     }
     return pinned;
