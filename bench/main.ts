@@ -1,6 +1,6 @@
 // `npm run bench`: runs the benchmarks of this process, or those that are named, and prints a table on stderr and
-// JSON on stdout. Figures are of this machine at this moment; compare within one run only. `lab`, which boots a real
-// Xen, and `fair` take some minutes, and so run only when they are named.
+// JSON on stdout. Figures are of this machine at this moment; compare within one run only. `sim` takes a minute,
+// `fair` and `lab`, which boots a real Xen, some minutes: these run only when they are named.
 
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -8,6 +8,7 @@ import { benchFair } from './fair.ts';
 import { benchFlip } from './flip.ts';
 import { benchLab } from './lab.ts';
 import { benchShare } from './share.ts';
+import { benchSim } from './sim.ts';
 
 /** Name of a figure, unit included at its end, to its value. */
 type Figures = Record<string, number>;
@@ -15,6 +16,7 @@ type Figures = Record<string, number>;
 const BENCHMARKS: Readonly<Record<string, () => Promise<Figures>>> = {
   flip: benchFlip,
   share: benchShare,
+  sim: benchSim,
   fair: benchFair,
   lab: benchLab,
 };

@@ -23,10 +23,10 @@ import { between, happens, oneOf, streamOf } from '../chance.ts';
 import { lacking } from '../errors.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
-import { RingOracle } from '../ring-oracle.ts';
 import { Sharer } from '../sharing/sharer.ts';
 import type { Surroundings } from '../surroundings.ts';
 import type { GuestLife } from './life.ts';
+import { watchedDomain } from './watched-domain.ts';
 
 /** Pause after a failure before the program tries again, in milliseconds. */
 const AFTER_FAILURE_MS = [1, 500] as const;
@@ -40,8 +40,6 @@ const REST_MS = [1, 400] as const;
 /** Marks the first pixel of a picture as drawn by a guest; its domid and a running number are in the rest. */
 const MARK = 0x4000_0000;
 const DOMID_MASK = 0x3fff;
-/** Pages that a display frontend shares at a time for writing: the two of a connector's rings, and nothing else. */
-const RING_PAGES = 2;
 /** What it draws in: words of 32 bits, whatever the pixels are. */
 const FORMATS = [XRGB8888, XRGB8888, RGB565] as const;
 
@@ -85,6 +83,8 @@ export class HonestGuest implements GuestLife {
   readonly #keyboardCount: number;
   /** Has the display's frontend opened anew. */
   #giveUp: (reason: Error) => void = () => {};
+  /** Pages of buffers whose grants were ended while the backend had them mapped. */
+  #endedInUse = 0;
   #drawn = 0;
   #frames = 0;
   #stopping = false;
@@ -102,7 +102,9 @@ export class HonestGuest implements GuestLife {
     this.sharer = shares ? new Sharer(world, this.#domain) : undefined;
     const { store } = this.#domain;
     const parts = { runtime, program: this.#program, domain: this.#domain, store, faults, trace };
-    this.#watched = this.#watchingRings(programDomain(parts));
+    this.#watched = watchedDomain(world, programDomain(parts), (inUse) => {
+      this.#endedInUse += inUse;
+    });
   }
 
   get frames(): number {
@@ -291,13 +293,13 @@ export class HonestGuest implements GuestLife {
     const old = both.pop()!;
     both.push(await this.#framebuffer(display, index));
     if (happens(this.#random, 2)) await display.detach(old);
-    const before = this.#domain.grants.deferredPages;
+    const before = this.#endedInUse;
     this.#buffers.delete(old.buffer);
     await display.destroyBuffer(old.buffer);
     // A creation that took too long may have mapped what its references mean by now; it is listed as such.
     if (this.#display !== display || this.#world.quarantined(this.guest.domid)) return;
-    const still = this.#domain.grants.deferredPages - before;
-    this.#world.findings.hold(still <= 0, 'release-is-a-fact', () => {
+    const still = this.#endedInUse - before;
+    this.#world.findings.hold(still === 0, 'release-is-a-fact', () => {
       return `domain ${this.guest.domid}: ${still} pages of a destroyed buffer are still mapped`;
     });
   }
@@ -331,34 +333,5 @@ export class HonestGuest implements GuestLife {
 
   #inBackground(work: Promise<void>): void {
     work.catch((error: unknown) => this.#judge(error));
-  }
-
-  /** The domain, with an oracle over every pair of rings that is shared through it. */
-  #watchingRings(domain: Domain): Domain {
-    const { rings, trace, findings } = this.#world;
-    const { domid } = domain;
-    const share: Domain['grants']['share'] = async (request) => {
-      const shared = await domain.grants.share(request);
-      if (!request.writable || request.pages !== RING_PAGES) return shared;
-      const ring = new RingOracle({ domid, pages: shared.bytes, trace, findings });
-      rings.add(ring);
-      const release = shared[Symbol.asyncDispose].bind(shared);
-      const unshare = () => {
-        rings.delete(ring);
-        return release();
-      };
-      return Object.defineProperty(shared, Symbol.asyncDispose, { value: unshare });
-    };
-    const { provider, foreign, memory, events, store, grants } = domain;
-    return {
-      domid,
-      provider,
-      foreign,
-      memory,
-      events,
-      store,
-      grants: { share, lend: grants.lend },
-      [Symbol.asyncDispose]: () => domain[Symbol.asyncDispose](),
-    };
   }
 }
