@@ -47,10 +47,17 @@ export interface FateParts {
 export class Fate {
   readonly #parts: FateParts;
   readonly #random: Random;
+  /** What the toolstack is in the middle of. */
+  #underWay = 0;
 
   constructor(parts: FateParts) {
     this.#parts = parts;
     this.#random = streamOf(parts.world.seed, 'fate');
+  }
+
+  /** Whether the toolstack is in the middle of something. */
+  get toolstackRests(): boolean {
+    return this.#underWay === 0;
   }
 
   /** Strikes until the world is healed. */
@@ -73,8 +80,8 @@ export class Fate {
     if (kind === 'backend-kill') backend.kill();
     else if (kind === 'backend-restart') this.#inBackground(this.#restart());
     else if (kind === 'viewer-gone') backend.changeViewers();
-    else if (kind === 'device-detach') this.#inBackground(this.#detach(life));
-    else if (kind === 'toolstack-slip') this.#inBackground(this.#slip(life));
+    else if (kind === 'device-detach') this.#byToolstack(this.#detach(life));
+    else if (kind === 'toolstack-slip') this.#byToolstack(this.#slip(life));
     else if (kind === 'xenstore-lost') this.#loseStore(life);
     else if (kind === 'sharer-kill') this.#endSharer(life);
     else if (life) this.#inBackground(this.#end(kind, life));
@@ -127,6 +134,14 @@ export class Fate {
     await backend.stop();
     await sleep(world.runtime, between(this.#random, ...RESTART_MS));
     if (!backend.running) backend.start();
+  }
+
+  #byToolstack(work: Promise<void>): void {
+    this.#underWay += 1;
+    const over = () => {
+      this.#underWay -= 1;
+    };
+    this.#inBackground(work.finally(over));
   }
 
   #inBackground(work: Promise<void>): void {

@@ -72,6 +72,7 @@ export class World {
   readonly #world: Surroundings;
   readonly #backend: Backend;
   readonly #ledger: LedgerOracle;
+  readonly #fate: Fate;
 
   private constructor(world: Surroundings, { plan, defects, omitted, acts }: Parts) {
     this.acts = acts;
@@ -94,7 +95,8 @@ export class World {
     for (const guest of plan.guests) {
       if (!omitted.has(guest.name)) this.#inBackground(population.fill(guest));
     }
-    this.#inBackground(new Fate({ world, backend, population, everyMs }).run());
+    this.#fate = new Fate({ world, backend, population, everyMs });
+    this.#inBackground(this.#fate.run());
   }
 
   /** A world in its first moment. */
@@ -227,6 +229,8 @@ export class World {
 
   async #end(): Promise<void> {
     const { host, runtime } = this.#world;
+    const done = { what: 'the toolstack has done what it was about', withinMs: END_MS };
+    await this.#reach(() => this.#fate.toolstackRests, done);
     this.population.close();
     for (const guest of host.guests) this.#inBackground(guest.destroy());
     const gone = { what: 'every guest is gone', withinMs: END_MS };

@@ -27,6 +27,7 @@ import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import type { Surroundings } from '../surroundings.ts';
 import { DRIVEN_TYPES } from './backend-acts.ts';
+import { FeltInput } from './felt-input.ts';
 import { LifeWithoutClaim } from './life.ts';
 
 /** Time for which it has its devices, and between them, in milliseconds. */
@@ -66,12 +67,15 @@ export class DrivenGuest extends LifeWithoutClaim {
   readonly #random: Random;
   readonly #domain: Domain;
   readonly #devices = new Set<PvDevice>();
-  readonly #pressed = new Set<number>();
+  readonly #input: FeltInput;
 
   constructor(world: Surroundings, guest: Guest) {
     super(guest);
     this.#world = world;
     const { runtime, seed, faults, trace } = world;
+    // Whatever its backend says, no code is one that Linux does not have.
+    const mayCome = (code: number) => code <= KEY_MAX;
+    this.#input = new FeltInput(world, { domid: guest.domid, mayCome });
     this.#random = streamOf(seed, `driven ${guest.domid}`);
     const random = streamOf(seed, `program ${guest.domid}`);
     this.#program = new Program({ runtime, random, log: runtime.log });
@@ -173,15 +177,8 @@ export class DrivenGuest extends LifeWithoutClaim {
       runtime: this.#program,
       domain: this.#domain,
       devid,
-      handlers: {
-        key: (code, pressed) => this.#key(code, pressed),
-        motion: (dx, dy) => this.#pointed(dx, dy),
-        position: (x, y) => this.#pointed(x, y),
-        wheel: (delta) => this.#pointed(delta, 0),
-        touch: (contact, place) => this.#pointed(contact, place?.x ?? 0),
-        sync: () => this.#pointed(0, 0),
-      },
-      onConnected: (area) => this.#pointed(area?.width ?? 0, area?.height ?? 0),
+      handlers: this.#input.handlers,
+      onConnected: (area) => this.#input.note(area?.width ?? 0, area?.height ?? 0),
       onFailed: (reason) => {
         this.#judge(reason);
         fail();
@@ -189,7 +186,7 @@ export class DrivenGuest extends LifeWithoutClaim {
     });
     await this.#until(failed);
     await this.#close(frontend);
-    this.#world.findings.hold(this.#pressed.size === 0, 'honest-guest-progress', () => {
+    this.#world.findings.hold(this.#input.keysDown === 0, 'honest-guest-progress', () => {
       return `domain ${this.guest.domid}: keys stay down when their keyboard is closed`;
     });
   }
@@ -244,17 +241,6 @@ export class DrivenGuest extends LifeWithoutClaim {
     for (const outcome of await Promise.allSettled(asked)) {
       if (outcome.status === 'rejected') this.#judge(outcome.reason);
     }
-  }
-
-  #pointed(x: number, y: number): void {
-    this.#world.trace.note('pointed', this.guest.domid, x, y);
-  }
-
-  #key(code: number, pressed: boolean): void {
-    this.#world.findings.hold(code <= KEY_MAX, 'input-of-another', () => `key ${code}`);
-    this.#world.trace.note('key', this.guest.domid, code, Number(pressed));
-    if (pressed) this.#pressed.add(code);
-    else this.#pressed.delete(code);
   }
 
   /** What the backend, the toolstack and the system do is to be expected; anything else is a defect of ours. */

@@ -19,12 +19,14 @@ import { messageOf, ProtocolViolation, SysError } from '../../src/runtime/errors
 import type { Random } from '../../src/runtime/random.ts';
 import { sleep } from '../../src/runtime/runtime.ts';
 import { type Domain, GrantMapError } from '../../src/xen/domain.ts';
+import type { DomId } from '../../src/xen/ids.ts';
 import { between, happens, oneOf, streamOf } from '../chance.ts';
 import { lacking } from '../errors.ts';
 import { Program } from '../program.ts';
 import { programDomain } from '../program-domain.ts';
 import { Sharer } from '../sharing/sharer.ts';
 import type { Surroundings } from '../surroundings.ts';
+import { FeltInput, type KeyRule } from './felt-input.ts';
 import type { GuestLife } from './life.ts';
 import { watchedDomain } from './watched-domain.ts';
 
@@ -64,6 +66,16 @@ export interface HonestGuestParts {
   readonly shares: boolean;
 }
 
+/** The guest's own keys, and a finger that stands for the pointer, which is everybody's. */
+function ownKeys(domid: DomId): KeyRule {
+  const { first, count } = keyCodes(domid);
+  return (code, pressed) => {
+    const own = (code >= first && code < first + count) || code === BTN_LEFT;
+    // A backend that takes up a keyboard releases all that the one before it may have left down.
+    return own || !pressed;
+  };
+}
+
 export class HonestGuest implements GuestLife {
   readonly honest = true;
   readonly guest: Guest;
@@ -73,7 +85,7 @@ export class HonestGuest implements GuestLife {
   readonly #program: Program;
   readonly #watched: Domain;
   readonly #random: Random;
-  readonly #pressed = new Set<number>();
+  readonly #input: FeltInput;
   /** Those that the display has now, whatever became of what they were made for. */
   readonly #buffers = new Set<GuestBuffer>();
   #display: GuestDisplay | undefined;
@@ -99,6 +111,8 @@ export class HonestGuest implements GuestLife {
     this.#program = new Program({ runtime, random, log: runtime.log });
     this.#domain = world.host.enter(guest, this.#program);
     world.oracle.trust(guest.domid);
+    const { domid } = guest;
+    this.#input = new FeltInput(world, { domid, mayCome: ownKeys(domid) });
     this.sharer = shares ? new Sharer(world, this.#domain) : undefined;
     const { store } = this.#domain;
     const parts = { runtime, program: this.#program, domain: this.#domain, store, faults, trace };
@@ -112,7 +126,7 @@ export class HonestGuest implements GuestLife {
   }
 
   get keysDown(): number {
-    return this.#pressed.size;
+    return this.#input.keysDown;
   }
 
   start(): void {
@@ -158,13 +172,7 @@ export class HonestGuest implements GuestLife {
       runtime: this.#program,
       domain: this.#watched,
       devid,
-      handlers: {
-        key: (code, pressed) => this.#key(code, pressed),
-        motion: (dx, dy) => this.#pointed(dx, dy),
-        position: (x, y) => this.#pointed(x, y),
-        wheel: (delta) => this.#pointed(delta, 0),
-        touch: (contact, place) => this.#pointed(contact, place?.x ?? 0),
-      },
+      handlers: this.#input.handlers,
       onFailed,
     });
     this.#keyboards.set(devid, keyboard);
@@ -180,26 +188,6 @@ export class HonestGuest implements GuestLife {
       if (!disturbed) this.#judge(failure);
       await this.#pause();
     }
-  }
-
-  #pointed(x: number, y: number): void {
-    this.#world.trace.note('pointed', this.guest.domid, x, y);
-  }
-
-  #key(code: number, pressed: boolean): void {
-    const { domid } = this.guest;
-    this.#world.trace.note('key', domid, code, Number(pressed));
-    const { first, count } = keyCodes(domid);
-    // A finger that stands for the pointer is everybody's.
-    const own = (code >= first && code < first + count) || code === BTN_LEFT;
-    // A backend that takes up a keyboard releases all that the one before it may have left down.
-    this.#world.findings.hold(
-      own || !pressed,
-      'input-of-another',
-      () => `domain ${domid} got key ${code}`,
-    );
-    if (pressed) this.#pressed.add(code);
-    else this.#pressed.delete(code);
   }
 
   #connected(display: GuestDisplay): void {
