@@ -16,13 +16,16 @@ import {
 import { SysError } from '../runtime/errors.ts';
 import type { XenstoreAccess, XenstorePermission } from './xenstore.ts';
 import { formatPermission, parsePermission } from './xenstore-permission.ts';
-import type { XenstoreRequests } from './xenstore-requests.ts';
+import type { XenstoreRequest, XenstoreRequests } from './xenstore-requests.ts';
 import { decodeStrings, type PayloadPart } from './xenstore-wire.ts';
 
 /** How often a long listing starts again because the directory changed between its parts. */
 const MAX_LISTING_ATTEMPTS = 16;
 /** Parts of one listing: more than any quota allows, with parts at least half full. */
 const MAX_LISTING_PARTS = 4096;
+
+/** What is asked, in words as well, of which node, and what follows the path. */
+type AboutNode = [type: number, what: string, path: string, ...rest: PayloadPart[]];
 
 export class RequestAccess implements XenstoreAccess {
   readonly #requests: XenstoreRequests;
@@ -40,13 +43,13 @@ export class RequestAccess implements XenstoreAccess {
   }
 
   async read(path: string): Promise<string | undefined> {
-    const payload = await orUndefined(this.#request(XS_READ, 'reading', path));
+    const payload = await this.#look(XS_READ, 'reading', path);
     return payload?.toString();
   }
 
   async directory(path: string): Promise<string[] | undefined> {
     try {
-      const payload = await orUndefined(this.#request(XS_DIRECTORY, 'listing', path));
+      const payload = await this.#look(XS_DIRECTORY, 'listing', path);
       return payload && decodeStrings(payload);
     } catch (error) {
       if (!isErrno(error, 'E2BIG')) throw error;
@@ -63,7 +66,7 @@ export class RequestAccess implements XenstoreAccess {
   }
 
   async remove(path: string): Promise<void> {
-    await orUndefined(this.#request(XS_RM, 'removing', path));
+    await this.#look(XS_RM, 'removing', path);
   }
 
   async getPermissions(path: string): Promise<XenstorePermission[]> {
@@ -112,20 +115,24 @@ export class RequestAccess implements XenstoreAccess {
     throw new SysError({ call: 'XS_DIRECTORY_PART', errnoName: 'E2BIG', context });
   }
 
-  #request(
-    type: number,
-    what: string,
-    path: string,
-    ...rest: readonly PayloadPart[]
-  ): Promise<Buffer> {
+  #request(...parts: AboutNode): Promise<Buffer> {
+    return this.#requests.request(this.#about(...parts));
+  }
+
+  /** Of a node that need not be there. */
+  #look(...parts: AboutNode): Promise<Buffer | undefined> {
+    return this.#requests.look(this.#about(...parts));
+  }
+
+  #about(...[type, what, path, ...rest]: AboutNode): XenstoreRequest {
     assert(!this.#ended, `${what} ${path} by a transaction that is over`);
     assertPath(path);
-    return this.#requests.request({
+    return {
       type,
       transactionId: this.#transactionId,
       parts: [`${path}\0`, ...rest],
       context: `${what} ${path}`,
-    });
+    };
   }
 }
 

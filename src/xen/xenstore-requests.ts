@@ -33,7 +33,9 @@ export interface XenstoreRequest {
 
 interface Waiting {
   readonly request: XenstoreRequest;
-  readonly resolve: (payload: Buffer) => void;
+  /** That there is no such node is an answer, and no error. */
+  readonly mayBeAbsent: boolean;
+  readonly resolve: (payload: Buffer | undefined) => void;
   readonly reject: (error: SysError) => void;
 }
 
@@ -75,6 +77,20 @@ export class XenstoreRequests {
    *   EBUSY when too many requests wait; ECONNRESET when the connection is over
    */
   request(request: XenstoreRequest): Promise<Buffer> {
+    return this.#ask(request, false) as Promise<Buffer>;
+  }
+
+  /** The same, or undefined when there is no such node (ENOENT), which whoever looks expects every day. */
+  look(request: XenstoreRequest): Promise<Buffer | undefined> {
+    return this.#ask(request, true);
+  }
+
+  close(): void {
+    this.#finish(undefined);
+    this.#channel.close();
+  }
+
+  #ask(request: XenstoreRequest, mayBeAbsent: boolean): Promise<Buffer | undefined> {
     const length = payloadLength(request.parts);
     if (length > XENSTORE_PAYLOAD_MAX) {
       const remedy = `path and value take ${length} bytes, at most ${XENSTORE_PAYLOAD_MAX} fit`;
@@ -83,14 +99,9 @@ export class XenstoreRequests {
     if (this.#closed) return Promise.reject(requestError(request, 'ECONNRESET'));
     if (this.#queue.length >= MAX_QUEUED) return Promise.reject(requestError(request, 'EBUSY'));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ request, resolve, reject });
+      this.#queue.push({ request, mayBeAbsent, resolve, reject });
       this.#sendWhatMay();
     });
-  }
-
-  close(): void {
-    this.#finish(undefined);
-    this.#channel.close();
   }
 
   #sendWhatMay(): void {
@@ -135,12 +146,8 @@ export class XenstoreRequests {
       throw new ProtocolViolation('unexpected-reply', 'XEN_EINVAL', detail);
     }
     this.#outstanding.delete(message.requestId);
-    if (type === XS_ERROR) {
-      const errnoName = decodeString(message.payload).replace(/\0.*$/s, '');
-      waiting.reject(requestError(waiting.request, errnoName, REMEDIES[errnoName]));
-    } else {
-      waiting.resolve(message.payload);
-    }
+    if (type === XS_ERROR) refuse(waiting, message.payload);
+    else waiting.resolve(message.payload);
     this.#sendWhatMay();
   }
 
@@ -163,6 +170,13 @@ const REMEDIES: Readonly<Record<string, string>> = {
   ENOSPC: "the domain's quota is used up; remove nodes, or raise it where xenstored is started",
   E2BIG: "too long for a message, or the domain's quota of watches is used up",
 };
+
+/** Settles what the server has answered with an errno name, which ends at its NUL. */
+function refuse({ request, mayBeAbsent, resolve, reject }: Waiting, payload: Buffer): void {
+  const [errnoName = ''] = decodeString(payload).split('\0', 1);
+  if (mayBeAbsent && errnoName === 'ENOENT') resolve(undefined);
+  else reject(requestError(request, errnoName, REMEDIES[errnoName]));
+}
 
 function requestError(request: XenstoreRequest, errnoName: string, remedy?: string): SysError {
   const call = xsMessageName(request.type);

@@ -20,7 +20,7 @@ const UNSUPPORTED = new Set(['live-update', 'log', 'logfile', 'memreport', 'quot
 /** Runs a command. @throws StoreError ENOSYS for one of xenstored's that is not here, EINVAL for no command */
 export function control(server: Xenstored, [name = '', ...args]: readonly string[]): string {
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (!command) throw new StoreError(UNSUPPORTED.has(name) ? 'ENOSYS' : 'EINVAL');
+  if (!command) throw StoreError.of(UNSUPPORTED.has(name) ? 'ENOSYS' : 'EINVAL');
   return `${command(server, args).slice(0, XENSTORE_PAYLOAD_MAX - 1)}\0`;
 }
 
@@ -35,7 +35,7 @@ function check({ store }: Xenstored): string {
   const wrong = [...new Set([...counted.keys(), ...booked.keys()])].filter(
     (domid) => counted.get(domid) !== store.owned(domid as never),
   );
-  if (wrong.length > 0) throw new StoreError('EIO');
+  if (wrong.length > 0) throw StoreError.of('EIO');
   return 'OK';
 }
 
@@ -44,7 +44,7 @@ function help(): string {
 }
 
 function print({ log }: Xenstored, args: readonly string[]): string {
-  if (args.length !== 1) throw new StoreError('EINVAL');
+  if (args.length !== 1) throw StoreError.of('EINVAL');
   log.info({ text: args[0] }, 'xenstore control print');
   return 'OK';
 }

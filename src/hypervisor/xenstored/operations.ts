@@ -28,7 +28,7 @@ const PERMISSION_BYTES = 8;
  */
 export function access(context: Context, path: string, right: Right): StoreNode {
   const node = find(context, path, right);
-  if (!node) throw new StoreError('ENOENT');
+  if (!node) throw StoreError.of('ENOENT');
   return node;
 }
 
@@ -38,7 +38,7 @@ function find({ view, caller }: Context, path: string, right: Right): StoreNode 
   // Nobody owns what is missing: who may write above may know that it is.
   const known = node ?? view.nearest(path).node;
   const needed = node === undefined && right === 'own' ? 'write' : right;
-  if (!allows(known.permissions, caller, needed)) throw new StoreError('EACCES');
+  if (!allows(known.permissions, caller, needed)) throw StoreError.of('EACCES');
   return node;
 }
 
@@ -62,9 +62,9 @@ export function makeDirectory(context: Context, path: string): void {
 export function remove(context: Context, path: string): void {
   const node = find(context, path, 'write');
   const parent = parentOf(path);
-  if (parent === undefined) throw new StoreError('EINVAL');
+  if (parent === undefined) throw StoreError.of('EINVAL');
   if (node) context.view.apply({ kind: 'remove', path }, { path, removed: true });
-  else if (!context.view.get(parent)) throw new StoreError('ENOENT');
+  else if (!context.view.get(parent)) throw StoreError.of('ENOENT');
 }
 
 /** @throws StoreError EPERM when a caller that is not privileged gives the node to another domain */
@@ -77,11 +77,11 @@ export function setPermissions(context: Context, path: string, permissions: Perm
 }
 
 function checkPermissionCount({ quotas }: Context, permissions: Permissions): void {
-  if (quotas && permissions.length > quotas.permissions) throw new StoreError('ENOSPC');
+  if (quotas && permissions.length > quotas.permissions) throw StoreError.of('ENOSPC');
 }
 
 function checkOwner(caller: Caller, before: Permissions, after: Permissions): void {
-  if (after[0].domid !== before[0].domid && !caller.privileged) throw new StoreError('EPERM');
+  if (after[0].domid !== before[0].domid && !caller.privileged) throw StoreError.of('EPERM');
 }
 
 function create(context: Context, path: string, value: Uint8Array): void {

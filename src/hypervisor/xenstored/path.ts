@@ -37,14 +37,14 @@ export function canonicalPath(name: string, base: string): string {
   if (split.has(path)) return path;
   const relativeLength = path.length - (DOMAIN_PREFIX.exec(path)?.[0].length ?? path.length);
   const fits = path.length <= XENSTORE_ABS_PATH_MAX && relativeLength <= XENSTORE_REL_PATH_MAX;
-  if (!fits || !VALID_PATH.test(path)) throw new StoreError('EINVAL');
+  if (!fits || !VALID_PATH.test(path)) throw StoreError.of('EINVAL');
   return path;
 }
 
 /** @throws StoreError EINVAL when a special name has letters that no name may have */
 export function checkSpecial(name: string): string {
   if (name.length > XENSTORE_REL_PATH_MAX || !VALID_SPECIAL.test(name)) {
-    throw new StoreError('EINVAL');
+    throw StoreError.of('EINVAL');
   }
   return name;
 }

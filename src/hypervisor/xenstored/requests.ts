@@ -58,10 +58,10 @@ export function handleRequest(request: Request): Reply {
   const { connection, message } = request;
   const { transactionId } = message;
   if (transactionId !== 0 && !connection.transactions.has(transactionId)) {
-    throw new StoreError('ENOENT');
+    throw StoreError.of('ENOENT');
   }
   const handler = HANDLERS.get(message.type);
-  if (!handler) throw new StoreError('ENOSYS');
+  if (!handler) throw StoreError.of('ENOSYS');
   return handler(request);
 }
 
@@ -95,7 +95,7 @@ function readValue(request: Request): Reply {
 function writeValue(request: Request): Reply {
   const { payload } = request.message;
   const end = payload.indexOf(0);
-  if (end < 0) throw new StoreError('EINVAL');
+  if (end < 0) throw StoreError.of('EINVAL');
   const path = pathOf(request, payload.toString('latin1', 0, end));
   write(contextOf(request), path, payload.slice(end + 1));
   return OK;
@@ -108,7 +108,7 @@ function change(request: Request, operation: (context: Context, path: string) =>
 
 function listDirectory(request: Request): Reply {
   const { children, childNameBytes } = access(contextOf(request), onePath(request), 'read');
-  if (childNameBytes > XENSTORE_PAYLOAD_MAX) throw new StoreError('E2BIG');
+  if (childNameBytes > XENSTORE_PAYLOAD_MAX) throw StoreError.of('E2BIG');
   return { parts: [[...children.keys()].map((name) => `${name}\0`).join('')] };
 }
 
@@ -157,10 +157,10 @@ function changePermissions(request: Request): Reply {
 function parsePermissions(texts: readonly string[]): Permissions {
   const [owner, ...others] = texts.map((text) => {
     const permission = parsePermission(text);
-    if (!permission) throw new StoreError('EINVAL');
+    if (!permission) throw StoreError.of('EINVAL');
     return permission;
   });
-  if (!owner) throw new StoreError('EINVAL');
+  if (!owner) throw StoreError.of('EINVAL');
   return [owner, ...others];
 }
 
@@ -189,10 +189,10 @@ function resetWatches({ server, connection }: Request): Reply {
 }
 
 function startTransaction({ server, connection, message }: Request): Reply {
-  if (message.transactionId !== 0) throw new StoreError('EBUSY');
+  if (message.transactionId !== 0) throw StoreError.of('EBUSY');
   const quotas = server.quotasOf(connection.caller);
   if (quotas && connection.transactions.size >= quotas.transactions) {
-    throw new StoreError('ENOSPC');
+    throw StoreError.of('ENOSPC');
   }
   const maxNodes = quotas ? quotas.transactionNodes : Number.POSITIVE_INFINITY;
   const id = connection.addTransaction(server.store.begin(maxNodes));
@@ -201,9 +201,9 @@ function startTransaction({ server, connection, message }: Request): Reply {
 
 function endTransaction({ server, connection, message }: Request): Reply {
   const [verdict] = stringsOf(message, 1);
-  if (verdict !== 'T' && verdict !== 'F') throw new StoreError('EINVAL');
+  if (verdict !== 'T' && verdict !== 'F') throw StoreError.of('EINVAL');
   const transaction = connection.transactions.get(message.transactionId);
-  if (!transaction) throw new StoreError('ENOENT');
+  if (!transaction) throw StoreError.of('ENOENT');
   connection.transactions.delete(message.transactionId);
   if (verdict === 'T') server.store.commit(transaction, server.quotasOf(connection.caller));
   return OK;
@@ -261,7 +261,7 @@ function contextOf({ server, connection, message }: Request): Context {
 function stringsOf({ payload }: XenstoreMessage, atLeast: number): string[] {
   const strings = decodeString(payload).split('\0');
   const unfinished = strings.pop();
-  if (unfinished !== '' || strings.length < atLeast) throw new StoreError('EINVAL');
+  if (unfinished !== '' || strings.length < atLeast) throw StoreError.of('EINVAL');
   return strings;
 }
 
@@ -269,7 +269,7 @@ function stringsOf({ payload }: XenstoreMessage, atLeast: number): string[] {
 function onePath(request: Request): string {
   const { payload } = request.message;
   const end = payload.indexOf(0);
-  if (end < 0 || end < payload.length - 1) throw new StoreError('EINVAL');
+  if (end < 0 || end < payload.length - 1) throw StoreError.of('EINVAL');
   return pathOf(request, payload.toString('latin1', 0, end));
 }
 
@@ -278,23 +278,23 @@ function pathOf({ connection }: Request, name: string): string {
 }
 
 function checkPrivileged({ connection }: Request): void {
-  if (!connection.caller.privileged) throw new StoreError('EACCES');
+  if (!connection.caller.privileged) throw StoreError.of('EACCES');
 }
 
 function decimal(text: string): number {
-  if (!/^\d{1,10}$/.test(text)) throw new StoreError('EINVAL');
+  if (!/^\d{1,10}$/.test(text)) throw StoreError.of('EINVAL');
   return Number(text);
 }
 
 /** A domain other than the control domain. */
 function ordinaryDomain(text: string): DomId {
   const number = decimal(text);
-  if (number === 0 || number >= DOMID_FIRST_RESERVED) throw new StoreError('EINVAL');
+  if (number === 0 || number >= DOMID_FIRST_RESERVED) throw StoreError.of('EINVAL');
   return domId(number);
 }
 
 function introducedDomain({ server }: Request, text: string): DomId {
   const domid = ordinaryDomain(text);
-  if (!server.isIntroduced(domid)) throw new StoreError('ENOENT');
+  if (!server.isIntroduced(domid)) throw StoreError.of('ENOENT');
   return domid;
 }

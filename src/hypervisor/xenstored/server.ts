@@ -101,7 +101,7 @@ export class Xenstored {
 
   /** XS_INTRODUCE. @throws StoreError ENOSYS when the hypervisor has no rings to offer */
   introduceByFrame(request: IntroduceRequest): void {
-    if (!this.#connectRing) throw new StoreError('ENOSYS');
+    if (!this.#connectRing) throw StoreError.of('ENOSYS');
     const channel = this.#connectRing(request);
     this.#closeConnectionsOf(request.domid);
     this.introduceDomain(request.domid);
@@ -147,7 +147,7 @@ export class Xenstored {
   /** @throws StoreError EINVAL for a name that xenstored does not have */
   specialPermissions(name: string): Permissions {
     const permissions = this.#specialPermissions.get(name);
-    if (!permissions) throw new StoreError('EINVAL');
+    if (!permissions) throw StoreError.of('EINVAL');
     return permissions;
   }
 

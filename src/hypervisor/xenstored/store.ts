@@ -70,7 +70,7 @@ export class Store implements View {
   }
 
   overQuota(): StoreError {
-    return new StoreError('ENOSPC');
+    return StoreError.of('ENOSPC');
   }
 
   apply(mutation: Mutation, event: StoreEvent): void {
@@ -88,10 +88,10 @@ export class Store implements View {
    *   ENOMEM when something in it was refused for a quota
    */
   commit(transaction: Transaction, quotas: Quotas | undefined): void {
-    if (transaction.doomed) throw new StoreError('ENOMEM');
+    if (transaction.doomed) throw StoreError.of('ENOMEM');
     for (const path of transaction.touched) {
       const seen = nodeAt(transaction.base, path)?.generation;
-      if (this.get(path)?.generation !== seen) throw new StoreError('EAGAIN');
+      if (this.get(path)?.generation !== seen) throw StoreError.of('EAGAIN');
     }
     if (quotas) this.#checkOwned(transaction, quotas.nodes);
     this.#applyAll(transaction.mutations(), transaction.events);
@@ -122,7 +122,7 @@ export class Store implements View {
 
   #checkOwned(transaction: Transaction, maxNodes: number): void {
     for (const [domid, added] of transaction.ownedDifference()) {
-      if (added > 0 && this.owned(domid) + added > maxNodes) throw new StoreError('ENOSPC');
+      if (added > 0 && this.owned(domid) + added > maxNodes) throw StoreError.of('ENOSPC');
     }
   }
 
@@ -163,7 +163,7 @@ export class Transaction implements View {
 
   overQuota(): StoreError {
     this.#doomed = true;
-    return new StoreError('ENOSPC');
+    return StoreError.of('ENOSPC');
   }
 
   /** What leads from the snapshot to its outcome, parents first: at most two steps a node it touched. */

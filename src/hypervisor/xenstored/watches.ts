@@ -31,8 +31,8 @@ export class Watches {
   /** @throws StoreError EEXIST when the watcher has this path and token, E2BIG when it has `maxWatches` */
   add(watch: Watch, maxWatches: number): void {
     const { watcher, path, token } = watch;
-    if (this.#find(watcher, path, token)) throw new StoreError('EEXIST');
-    if ((this.#byWatcher.get(watcher)?.size ?? 0) >= maxWatches) throw new StoreError('E2BIG');
+    if (this.#find(watcher, path, token)) throw StoreError.of('EEXIST');
+    if ((this.#byWatcher.get(watcher)?.size ?? 0) >= maxWatches) throw StoreError.of('E2BIG');
     addTo(this.#byPath, path, watch);
     addTo(this.#byWatcher, watcher, watch);
   }
@@ -40,7 +40,7 @@ export class Watches {
   /** @throws StoreError ENOENT when the watcher has no such watch */
   remove(watcher: Watcher, path: string, token: string): void {
     const watch = this.#find(watcher, path, token);
-    if (!watch) throw new StoreError('ENOENT');
+    if (!watch) throw StoreError.of('ENOENT');
     this.#delete(watch);
   }
 
