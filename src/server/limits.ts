@@ -20,6 +20,8 @@ export interface ServerLimits {
   readonly viewersPerLimitedToken: number;
   /** Messages, events and newly watched screens of one viewer a second (viewer-pace.ts); what is more waits. */
   readonly viewerWorkPerSecond: number;
+  /** Requests of one token a second, and what their bodies are worth (request-pace.ts); what is more is refused. */
+  readonly requestWorkPerSecond: number;
   /** How long a request's head may take to come, from the connection's beginning. */
   readonly headMs: number;
   /** How long a whole request may take to come. */
@@ -36,6 +38,7 @@ export const SERVER_LIMITS: ServerLimits = {
   limitedViewers: 24,
   viewersPerLimitedToken: 8,
   viewerWorkPerSecond: 10_000,
+  requestWorkPerSecond: 10_000,
   headMs: 10_000,
   requestMs: 30_000,
   idleMs: 5_000,

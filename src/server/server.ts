@@ -17,6 +17,7 @@ import { MAX_HEAD_BYTES, SERVER_LIMITS, type ServerLimits } from './limits.ts';
 import { Metrics } from './metrics.ts';
 import { PermittedView } from './permitted-view.ts';
 import { RefusalCounts } from './refusal-counts.ts';
+import { RequestPace } from './request-pace.ts';
 import { checkMethod, readJsonBody, urlOf } from './requests.ts';
 import { refusal, respond, respondOn } from './responses.ts';
 import { loadStaticFiles, type StaticFile } from './static-files.ts';
@@ -53,6 +54,7 @@ export class ViewerServer implements AsyncDisposable {
   readonly #access: Access;
   readonly #files: ReadonlyMap<string, StaticFile>;
   readonly #refused = new RefusalCounts();
+  readonly #pace: RequestPace;
   readonly #viewers: Viewers;
   readonly #routes: readonly Route[];
   readonly #http: Server;
@@ -63,6 +65,7 @@ export class ViewerServer implements AsyncDisposable {
     this.#options = options;
     this.#access = new Access({ ...options, listenHost });
     this.#files = loadStaticFiles();
+    this.#pace = new RequestPace(runtime, limits.requestWorkPerSecond);
     const refused = this.#refused;
     this.#viewers = new Viewers(runtime, { view, limits, refused });
     this.#routes = apiRoutes(new Metrics(view, { viewers: () => this.#viewers.count, refused }));
@@ -145,12 +148,14 @@ export class ViewerServer implements AsyncDisposable {
       return file;
     }
     const permit = this.#access.permitOf(request, searchParams);
+    this.#pace.check(permit);
     const route = this.#routeOf(request, pathname);
     if (route.method === 'POST') {
       this.#access.checkOrigin(request);
       permit.checkMayAct();
     }
     const body = route.method === 'POST' ? await readJsonBody(request) : '';
+    this.#pace.spend(permit, body.length);
     const view = new PermittedView(this.#options.view, permit);
     const parameters = route.path.exec(pathname)!.slice(1);
     return await route.handle({ view, parameters, body });
