@@ -1,8 +1,8 @@
 // How much the bearer of one token may make us do by requests: beyond its rate it is told when to come again, before
 // its body is read (429, RFC 6585). What viewers say on their WebSockets is viewer-pace.ts's.
 //
-// Invariants: a bearer pays for what was done for it alone, and after it was done, so that one within the rate is
-// never refused; others do not pay with it.
+// Invariants: a bearer pays for its own requests alone, for those that are refused for what they ask as well, and never
+// beforehand: one within the rate is not told to wait.
 
 import { RateLimit } from '../runtime/rate-limit.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -25,18 +25,22 @@ export class RequestPace {
     this.#workPerSecond = workPerSecond;
   }
 
-  /** @throws HttpError 429 with the time to wait, while what was done is not paid for */
-  check(permit: Permit): void {
-    const { overdrawnMs } = this.#limitOf(permit);
-    if (overdrawnMs === 0) return;
+  /** A request has come. @throws HttpError 429 with the time to wait, while those before it are not paid for */
+  request(permit: Permit): void {
+    const limit = this.#limitOf(permit);
+    const { overdrawnMs } = limit;
+    if (overdrawnMs === 0) {
+      limit.spend(REQUEST_WORK);
+      return;
+    }
     const headers = { 'retry-after': String(Math.ceil(overdrawnMs / 1000)) };
     const message = 'too many requests with this token';
     throw new HttpError(429, message, { headers, reason: 'too-many-requests' });
   }
 
-  /** A request with a body of that length is served. */
-  spend(permit: Permit, bodyBytes: number): void {
-    this.#limitOf(permit).spend(REQUEST_WORK + Math.ceil(bodyBytes / BYTES_PER_WORK));
+  /** It has this body. */
+  body(permit: Permit, bytes: number): void {
+    this.#limitOf(permit).spend(Math.ceil(bytes / BYTES_PER_WORK));
   }
 
   #limitOf(permit: Permit): RateLimit {

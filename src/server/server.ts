@@ -148,14 +148,14 @@ export class ViewerServer implements AsyncDisposable {
       return file;
     }
     const permit = this.#access.permitOf(request, searchParams);
-    this.#pace.check(permit);
+    this.#pace.request(permit);
     const route = this.#routeOf(request, pathname);
     if (route.method === 'POST') {
       this.#access.checkOrigin(request);
       permit.checkMayAct();
     }
     const body = route.method === 'POST' ? await readJsonBody(request) : '';
-    this.#pace.spend(permit, body.length);
+    this.#pace.body(permit, Buffer.byteLength(body));
     const view = new PermittedView(this.#options.view, permit);
     const parameters = route.path.exec(pathname)!.slice(1);
     return await route.handle({ view, parameters, body });

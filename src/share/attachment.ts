@@ -97,14 +97,16 @@ async function bind(
 async function mapControl(options: AttachOptions, channel: EventChannel): Promise<ForeignMapping> {
   const refs = [options.offered.offer.controlRef];
   await using seen = await mapOfExporter(options, refs, false);
-  checkControl(options, seen);
+  controlIn(options, seen);
   const farewell = { byte: IMPORTER_LIVE_BYTE, channel };
   return await mapOfExporter(options, refs, true, farewell);
 }
 
-/** @throws ShareError `exporter-gone` */
-function checkControl({ offered }: AttachOptions, { bytes }: ForeignMapping): void {
-  if (!new ControlPage(bytes).isOf(offered.id)) throw exporterGone(offered);
+/** The control page of what was offered. @throws ShareError `exporter-gone` when the page is anything else */
+function controlIn({ offered }: AttachOptions, { bytes }: ForeignMapping): ControlPage {
+  const control = new ControlPage(bytes);
+  if (!control.isOf(offered.id)) throw exporterGone(offered);
+  return control;
 }
 
 /** Says that we are here. @throws ShareError unless we are accepted, the signal's reason */
@@ -167,8 +169,7 @@ async function whyNotBound(
   }
   if (!offer.exporterLive) return exporterGone(offered);
   await using page = await mapOfExporter(options, [offered.offer.controlRef], true);
-  checkControl(options, page);
-  new ControlPage(page.bytes).countTurnedAway();
+  controlIn(options, page).countTurnedAway();
   return new ShareError('in-use', `the share ${offered.id} is open in another program here`);
 }
 

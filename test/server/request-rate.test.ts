@@ -16,8 +16,9 @@ const runtime = systemRuntime();
 const MAIN = 'main-token-of-the-request-rate-test';
 const SCRIPT = 'token-of-a-script-without-manners';
 const WORK_PER_SECOND = 200;
+const ONE_IN_100_S = 0.01;
 
-async function serve(context: TestContext) {
+async function serve(context: TestContext, requestWorkPerSecond = WORK_PER_SECOND) {
   const view = new ScriptedView(runtime);
   const guest = view.addGuest(1, 'paint');
   const server = await ViewerServer.start(runtime, {
@@ -26,7 +27,7 @@ async function serve(context: TestContext) {
     port: 0,
     token: MAIN,
     limitedTokens: [{ token: SCRIPT, guests: ['paint'] }],
-    limits: { ...SERVER_LIMITS, requestWorkPerSecond: WORK_PER_SECOND },
+    limits: { ...SERVER_LIMITS, requestWorkPerSecond },
   });
   context.after(() => server[Symbol.asyncDispose]());
   const { port } = server;
@@ -70,31 +71,36 @@ test('a script that asks for the status a hundred times a second, and types as f
   const permit = new Permit();
   const key = JSON.stringify([{ type: 'key', code: 30, pressed: true }]);
   const ask = (): void => {
-    pace.check(permit);
-    pace.spend(permit, 0);
-    pace.check(permit);
-    pace.spend(permit, key.length);
+    pace.request(permit);
+    pace.request(permit);
+    pace.body(permit, key.length);
     if (virtual.nowMs() < 10_000) virtual.after(10, ask);
   };
   ask();
   await virtual.runUntil(() => virtual.nowMs() >= 10_000, { what: 'ten seconds' });
 });
 
+test('a request for what is not there is paid for as well', async (context) => {
+  const { get } = await serve(context, ONE_IN_100_S);
+  assert.equal((await get(SCRIPT, '/api/nothing')).status, 404);
+  assert.equal((await get(SCRIPT, '/api/nothing')).status, 429);
+});
+
 test('a bearer pays for itself, and in time', async () => {
   const virtual = new VirtualRuntime(1);
   const pace = new RequestPace(virtual, 100);
   const [one, other] = [new Permit(), new Permit()];
-  pace.spend(one, 32 * 199);
+  pace.body(one, 32 * 199);
   assert.throws(
-    () => pace.check(one),
+    () => pace.request(one),
     (error) => {
       assert(error instanceof HttpError);
       assert.deepEqual([error.status, error.headers], [429, { 'retry-after': '1' }]);
       return true;
     },
   );
-  pace.check(other);
+  pace.request(other);
   virtual.after(1000, () => {});
   await virtual.runUntil(() => virtual.nowMs() >= 1000, { what: 'a second' });
-  pace.check(one);
+  pace.request(one);
 });
